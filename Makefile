@@ -1,0 +1,74 @@
+# ftkit: `make` lists what there is.
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/READY
+TINY := runs/tiny
+RECIPES = $(shell find recipes -name '*.yaml' | sort)
+
+# The environment is completed when what it is made of changes, and made anew when it was moved or its interpreter
+# is gone: its scripts hold absolute paths.
+ifneq ($(shell $(BIN)/python -c '' 2>/dev/null && cat $(READY) 2>/dev/null),$(CURDIR))
+$(shell mv -f $(READY) $(VENV)/INCOMPLETE 2>/dev/null)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup tiny quickstart test check format format-check lint types layers doctests tests recipes docs bench-sft clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with ftkit in it (FTKIT_TORCH='torch==...' chooses the build of torch)
+	@echo "$(VENV) is ready"
+
+$(READY): pyproject.toml scripts/setup_env.sh
+	@scripts/setup_env.sh $(VENV)
+
+quickstart: tiny ## train a small model from nothing to 2-digit addition, evaluate it, ask it (2 minutes)
+	@$(BIN)/ftkit pretrain recipes/tiny/pretrain.yaml --resume
+	@$(BIN)/ftkit sft recipes/tiny/sft.yaml --resume
+	@$(BIN)/ftkit eval $(TINY)/sft
+	@$(BIN)/ftkit chat $(TINY)/sft --once '47+38='
+	@echo "all of it lies in $(TINY): data, tokenizer, pretrain/ and sft/, each with its model and metrics"
+	@echo "next: docs/quickstart.md goes on from here; \`make clean\` removes $(TINY), to begin anew"
+
+tiny: $(READY) ## prepare under runs/tiny what the recipes in recipes/tiny need
+	@$(BIN)/python scripts/prepare_arithmetic.py --out $(TINY)
+
+test: setup check ## what continuous integration runs: set up, then every check
+
+check: format-check lint types layers tests recipes ## format, lint, types, layers, doctests, tests, recipes
+
+format: $(READY) ## rewrite the code in its one format
+	@$(BIN)/ruff check --quiet --fix --exit-zero .
+	@$(BIN)/ruff format .
+
+format-check: $(READY)
+	@$(BIN)/ruff format --check .
+
+lint: $(READY) ## find mistakes and bad habits (ruff)
+	@$(BIN)/ruff check .
+
+types: $(READY) ## check the types (mypy, strict)
+	@$(BIN)/mypy
+
+layers: $(READY) ## check that imports run one way (import-linter)
+	@$(BIN)/lint-imports
+
+tests: $(READY) ## run the tests and the doctests, in two processes of one thread each
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
+
+doctests: $(READY) ## run the examples in docstrings only
+	@OMP_NUM_THREADS=1 $(BIN)/pytest ftkit
+
+recipes: $(READY) ## check every recipe in recipes/
+	@$(BIN)/ftkit check --no-files $(RECIPES)
+
+docs: $(READY) ## write docs/recipe.md anew from the code
+	@$(BIN)/python scripts/make_reference.py
+
+bench-sft: $(READY) ## compare speed and memory of sft with TRL's trainer (minutes)
+	@$(BIN)/python scripts/bench_sft.py
+
+clean: ## remove runs/tiny and what the tools cache
+	@rm -rf $(TINY) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find ftkit scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

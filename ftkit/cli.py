@@ -1,0 +1,243 @@
+"""The command line: reads arguments and calls one task.
+
+Every command imports its task when it is called, so that ``--help`` waits for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ftkit import __version__
+from ftkit.recipe.methods import method_lines
+
+if TYPE_CHECKING:
+    from ftkit.recipe import Loaded
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a built-in recipe.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Values that take the place of the recipe's: train.lr=1e-4",
+        show_default=False,
+    ),
+]
+Target = Annotated[
+    str, typer.Argument(metavar="TARGET", help="A run's folder, a model's folder or a hub name.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on from the run's newest checkpoint, or start without one."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Read recipe and data, say what would happen, stop.")
+]
+
+app = typer.Typer(
+    name="ftkit",
+    help="Fine-tune language models from YAML recipes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+recipes_app = typer.Typer(no_args_is_help=True, help="The recipes that come with ftkit.")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ftkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None: ...
+
+
+def _loaded(
+    recipe: str, overrides: list[str] | None, *, method: str = "", files: bool = True
+) -> Loaded:
+    """Return a valid recipe: of this method, and with files that are there, if so wished."""
+    from ftkit.recipe import load_recipe, require_files, require_method
+
+    loaded = load_recipe(recipe, overrides or ())
+    if method:
+        require_method(loaded, method)
+    if files:
+        require_files(loaded)
+    return loaded
+
+
+def _train(loaded: Loaded, *, resume: bool, dry_run: bool) -> None:
+    from ftkit.tasks.train import train as task
+
+    raise typer.Exit(task(loaded, resume=resume, dry_run=dry_run))
+
+
+@app.command()
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train by a recipe of any method."""
+    _train(_loaded(recipe, overrides), resume=resume, dry_run=dry_run)
+
+
+def _method_command(name: str) -> Callable[..., None]:
+    def command(
+        recipe: RecipeName,
+        overrides: Overrides = None,
+        resume: Resume = False,
+        dry_run: DryRun = False,
+    ) -> None:
+        _train(_loaded(recipe, overrides, method=name), resume=resume, dry_run=dry_run)
+
+    return command
+
+
+for _name, _about in method_lines().items():
+    app.command(_name, help=f"Train: {_about}.\n\nThe recipe must be of method {_name}.")(
+        _method_command(_name)
+    )
+
+
+@app.command("eval")
+def evaluate(
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="A recipe, a run's folder or a model's folder.")
+    ],
+    overrides: Overrides = None,
+    *,
+    data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Measure these rows instead.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Measure at most so many rows.")] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write a line a row there, as JSON.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model on held-out rows.
+
+    Loss, perplexity and, where the recipe says who judges answers, exact match; each with n and a
+    95 % interval.
+    """
+    from ftkit.tasks.evaluate import evaluate_command
+
+    evaluate_command(
+        target, tuple(overrides or ()), data=data, limit=limit, as_json=as_json, rows=rows
+    )
+
+
+@app.command()
+def check(
+    recipes: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE", help="Recipes; KEY=VALUE among them are values for all."),
+    ],
+    files: Annotated[
+        bool, typer.Option("--files/--no-files", help="Look whether the files it names are there.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Say whether recipes are valid.
+
+    If not: all faults at once, each with its place and a remedy, and the exit status 2.
+    """
+    from ftkit.tasks.check import check as task
+
+    raise typer.Exit(task(recipes, files=files, as_json=as_json))
+
+
+@app.command()
+def config(recipe: RecipeName, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Show every value of a recipe, and where it came from."""
+    from ftkit.tasks.config import show_config
+
+    show_config(_loaded(recipe, overrides, files=False), as_json=as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from ftkit.tasks.schema import show_schema
+
+    show_schema()
+
+
+@app.command()
+def data(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(min=0, help="Show so many rows.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Show what a recipe learns from, token by token.
+
+    The exact training tokens, coloured by what is learnt; lengths; what was dropped and why.
+    """
+    loaded = _loaded(recipe, overrides)
+    from ftkit.tasks.preview import preview
+
+    preview(loaded, rows=rows, as_json=as_json)
+
+
+@app.command()
+def chat(
+    target: Target,
+    once: Annotated[
+        str | None, typer.Option(metavar="PROMPT", help="Answer this and stop.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 256,
+) -> None:
+    """Talk with a model."""
+    from ftkit.tasks.chat import chat as task
+
+    task(target, once=once, temperature=temperature, max_tokens=max_tokens)
+
+
+app.add_typer(recipes_app, name="recipes")
+
+
+@recipes_app.command("list")
+def recipes_list(as_json: Json = False) -> None:
+    """List the built-in recipes."""
+    from ftkit.tasks.recipes import list_recipes
+
+    list_recipes(as_json=as_json)
+
+
+@recipes_app.command("show")
+def recipes_show(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Print a built-in recipe."""
+    from ftkit.tasks.recipes import show_recipe
+
+    show_recipe(name)
+
+
+@recipes_app.command("copy")
+def recipes_copy(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    to: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="Where to; by default NAME's last part.")
+    ] = None,
+) -> None:
+    """Copy a built-in recipe; never over another file."""
+    from ftkit.tasks.recipes import copy_recipe
+
+    copy_recipe(name, to)

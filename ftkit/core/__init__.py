@@ -1,0 +1,1 @@
+"""What every part speaks: groups, batches, sums over them, and errors."""

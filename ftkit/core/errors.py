@@ -1,0 +1,59 @@
+"""Errors that a person reads: where, what was found, what to do.
+
+A user's error (``UserError``) ends a command with status 2, a run that failed (``RunError``) with
+status 1; neither shows a traceback unless ``FTKIT_DEBUG=1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+USER_ERROR = 2
+RUN_FAILED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong.
+
+    Attributes:
+        place: ``file:line:column path``, a file, a row, a key: where to look.
+        found: what is there, in words.
+        remedy: what to do about it.
+    """
+
+    place: str
+    found: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        """One line.
+
+        >>> str(Fault("r.yaml:3:5 train.lr", "-1 is not above 0", "write a positive number"))
+        'r.yaml:3:5 train.lr: -1 is not above 0; write a positive number'
+        """
+        text = f"{self.place}: {self.found}" if self.place else self.found
+        return f"{text}; {self.remedy}" if self.remedy else text
+
+
+class UserError(Exception):
+    """Something that the user wrote or gave is wrong; all faults found, not only the first."""
+
+    status = USER_ERROR
+
+    def __init__(self, faults: Iterable[Fault] | Fault) -> None:
+        """Take one fault or several."""
+        self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class RunError(Exception):
+    """A run that was well described and failed all the same: a non-finite loss, a lost device."""
+
+    status = RUN_FAILED
+
+
+def user_error(place: str, found: str, remedy: str = "") -> UserError:
+    """Return a ``UserError`` of one fault, to be raised."""
+    return UserError(Fault(place, found, remedy))

@@ -1,0 +1,1 @@
+"""Rows to groups: reading, chat templates and masks, tokens, order."""

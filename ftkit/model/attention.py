@@ -1,0 +1,141 @@
+"""Attention over segments of a flat stream, registered with transformers as ``ftkit_segments``.
+
+Models stay Hugging Face's own: only the function between their projections is exchanged.  Called
+without segments (padded rows, decoding with a cache) it is transformers' own ``sdpa``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ftkit.model.layout import Layout
+
+NAME = "ftkit_segments"
+
+
+class UnsupportedAttentionError(Exception):
+    """A layer asks for what segments do not know: a sliding window, sinks, a soft cap."""
+
+
+def register() -> None:
+    """Make the function known to transformers; harmless when repeated."""
+    AttentionInterface.register(NAME, segment_attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def segment_attention(  # noqa: PLR0917 (transformers calls it so)
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    layout: Layout | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Return the attention of each token to its own segment and that segment's prefix, causally.
+
+    Args:
+        module: the attention layer.
+        query: [1, H, N, D].
+        key: [1, H_kv, N, D], as ``value``.
+        value: see ``key``.
+        attention_mask: ignored where there is a layout.
+        scaling: what scores are multiplied by; None = D ** -0.5.
+        layout: the segments; None = transformers' own sdpa.
+        **kwargs: what the layer says of itself.
+
+    Returns:
+        [1, N, H, D], and None for the weights.
+
+    Raises:
+        UnsupportedAttentionError: if the layer asks for what segments do not know.
+    """
+    if layout is None:
+        return sdpa_attention_forward(  # type: ignore[no-any-return]
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+        )
+    for feature in ("sliding_window", "softcap", "s_aux", "position_bias"):
+        if kwargs.get(feature) is not None:
+            raise UnsupportedAttentionError(feature)
+    if not getattr(module, "is_causal", True):
+        raise UnsupportedAttentionError("attention in both directions")
+    repeats = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, repeats), repeat_kv(value, repeats)
+    attend = _varlen if query.is_cuda and query.dtype != torch.float32 else _by_blocks
+    return attend(query, key, value, scaling, layout), None
+
+
+def _by_blocks(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, layout: Layout
+) -> Tensor:
+    """Segments of one length at a time, through ``scaled_dot_product_attention``."""
+    blocks = list(layout.blocks())
+    sizes = [count * segment.length for count, segment in blocks]
+    # split, not slices: the gradient of n slices is n streams of zeros, that of a split is one
+    parts = [torch.split(x, sizes, dim=2) for x in (query, key, value)]
+    outputs = []
+    for i, (count, segment) in enumerate(blocks):
+        q, k, v = (_stack(part[i], count) for part in parts)
+        mask = None
+        if segment.prefix:
+            span = slice(segment.prefix_start, segment.prefix_stop)
+            k, v = torch.cat((key[:, :, span], k), dim=2), torch.cat((value[:, :, span], v), dim=2)
+            mask = q.new_ones(segment.length, k.shape[2], dtype=torch.bool).tril(segment.prefix)
+        out = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling
+        )
+        outputs.append(out.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)[None]
+
+
+def _stack(x: Tensor, count: int) -> Tensor:
+    """[1, H, count * L, D] -> [count, H, L, D]: a view."""
+    _, heads, total, width = x.shape
+    return x.view(heads, count, total // count, width).transpose(0, 1)
+
+
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, layout: Layout
+) -> Tensor:
+    """All segments in one call of the variable-length kernel (CUDA, 16-bit)."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    lengths = [segment.length for segment in layout.segments]
+    seen = [segment.prefix + segment.length for segment in layout.segments]
+    if seen != lengths:
+        spans = [
+            torch.arange(start, stop, device=q.device)
+            for s in layout.segments
+            for start, stop in ((s.prefix_start, s.prefix_stop), (s.start, s.stop))
+        ]
+        index = torch.cat(spans)
+        k, v = k[index], v[index]
+    out = varlen_attn(
+        q.contiguous(),
+        k.contiguous(),
+        v.contiguous(),
+        _offsets(lengths, q.device),
+        _offsets(seen, q.device),
+        max(lengths),
+        max(seen),
+        scale=scaling,
+        window_size=(-1, 0),
+    )
+    assert isinstance(out, torch.Tensor)
+    return out[None]
+
+
+def _offsets(lengths: list[int], device: torch.device) -> Tensor:
+    """int32 [S + 1]: where each segment starts, and the end."""
+    return torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32, non_blocking=True)

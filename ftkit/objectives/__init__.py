@@ -1,0 +1,21 @@
+"""One equation a file.  ``Method`` is the registry: what it lists, a recipe can name."""
+
+from __future__ import annotations
+
+from typing import Annotated, get_args
+
+from pydantic import Field
+
+from ftkit.objectives.base import Kind, Loss, Objective, Unit
+from ftkit.objectives.pretrain import Pretrain
+from ftkit.objectives.sft import SFT
+
+Method = Annotated[Pretrain | SFT, Field(discriminator="name")]
+
+METHODS: dict[str, type[Objective]] = {
+    get_args(method.model_fields["name"].annotation)[0]: method
+    for method in get_args(get_args(Method)[0])
+}
+"""Every method by the name that recipes use."""
+
+__all__ = ["METHODS", "SFT", "Kind", "Loss", "Method", "Objective", "Pretrain", "Unit"]

@@ -1,0 +1,72 @@
+"""What an objective is: an equation over the answers of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from ftkit.core.reduce import Mean
+from ftkit.core.section import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ftkit.core.batch import Batch
+
+Unit = Literal["token", "answer", "prompt", "batch"]
+"""What the mean of a loss runs over; the learner divides by their number in the global batch."""
+
+Kind = Literal["documents", "demonstrations", "preferences", "pool", "rollouts"]
+"""Where answers come from: whole texts; given; given in pairs; given beside sampled ones; sampled
+from the policy itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What an objective says of a batch."""
+
+    terms: Tensor
+    """Any shape; their sum, divided by the global number of units, is the loss."""
+    metrics: Mapping[str, Mean] = field(default_factory=dict)
+    carry: Tensor | None = None
+    """float [B]: what to remember of each prompt until it is seen again."""
+
+
+class Objective(Section):
+    """An equation and its constants.
+
+    The fields are the constants, as the recipe's ``method:`` sets them; the docstring holds the
+    equation and its source; ``loss`` is the equation, a pure function of the log-probabilities and
+    the batch in which no process group, micro-batch, normalizer or optimizer is known.
+    """
+
+    about: ClassVar[str]
+    """One line for ``--help`` and lists."""
+    kind: ClassVar[Kind]
+    """The kind of source that it learns from."""
+    local: ClassVar[bool] = False
+    """Whether each token's term depends on that token's log-probability alone, so that the head
+    may be differentiated while it is computed."""
+    reads: ClassVar[Literal["logp", "score"]] = "logp"
+    """What ``loss`` is a function of: log-probabilities, or a scalar head's score at each token."""
+
+    @property
+    def unit(self) -> Unit:
+        """What the mean runs over (a property, since constants may choose it)."""
+        raise NotImplementedError
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Columns that ``loss`` reads beyond those that every batch has."""
+        return frozenset()
+
+    def loss(self, logp: Tensor, batch: Batch) -> Loss:
+        """Return the terms of the loss.
+
+        Args:
+            logp: float32 [B, K, T], log-probability of each answer token in nats; 0 where
+                ``batch.mask`` is False.
+            batch: the same B prompts and K answers.
+        """
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""The ranks among which a batch is dealt."""

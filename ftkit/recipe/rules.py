@@ -1,0 +1,154 @@
+"""The rules that no single section can see.
+
+They read what a recipe says, valid or not, so that their faults come together with those of the
+sections.  A fault's place is the path of the key; the loader puts file, line and column before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ftkit.core.errors import Fault
+
+MEASURES: dict[str, str] = {
+    "eval.loss": "",
+    "eval.perplexity": "",
+    "eval.exact_match": "verify",
+    "eval.exact_match_sampled": "sample",
+}
+"""What an evaluation can report, and the section that it needs beside ``data.eval``."""
+
+
+class Said:
+    """What a recipe says, by dotted path."""
+
+    def __init__(self, tree: Mapping[str, Any]) -> None:
+        self.tree = tree
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """Return the value at a path, or ``default`` where the recipe says nothing."""
+        value: Any = self.tree
+        for part in path.split("."):
+            if isinstance(value, Mapping):
+                value = value.get(part)
+            elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+                value = value[int(part)]
+            else:
+                return default
+        return default if value is None else value
+
+    def says(self, path: str) -> bool:
+        """Whether something other than null or an empty map stands there."""
+        return self.get(path) not in (None, {})
+
+
+def unread(said: Said) -> Iterator[tuple[str, str]]:
+    """Yield the path of every constant that this run would not read, and why."""
+    method = said.get("method.name")
+    if method == "pretrain":
+        for section in ("sample", "verify"):
+            yield section, "pretrain has no prompts to answer"
+    optimizer, of = said.get("train.optimizer", "adamw"), {"betas": "adamw", "eps": "adamw"}
+    for constant, owner in {**of, "momentum": "sgd"}.items():
+        if optimizer != owner:
+            yield f"train.{constant}", f"a constant of {owner}, and the optimizer is {optimizer}"
+    if said.get("train.schedule", "cosine") == "constant":
+        yield "train.min_lr", "a constant schedule does not fall"
+    if said.says("model.init"):
+        yield "model.revision", "random weights have no revision"
+        yield "model.init.vocab_size", "the vocabulary's size is the tokenizer's"
+    yield from _unread_of_sources(said)
+    yield from _unread_of_evaluation(said)
+
+
+def _unread_of_sources(said: Said) -> Iterator[tuple[str, str]]:
+    train = said.get("data.train")
+    places = [f"data.train.{i}" for i in range(len(train))] if isinstance(train, list) else []
+    for place in [*places, "data.eval"]:
+        path = said.get(f"{place}.path")
+        if isinstance(path, str) and not path.startswith("hf:"):
+            yield f"{place}.split", "only a data set of the hub (hf:NAME) has splits"
+    yield "data.eval.weight", "held-out rows are all measured once"
+
+
+def _unread_of_evaluation(said: Said) -> Iterator[tuple[str, str]]:
+    if not said.says("data.eval"):
+        for path in ("verify", "sample", "eval.every", "eval.limit"):
+            yield path, "there are no held-out rows: data.eval is not given"
+    elif said.says("sample") and not said.says("verify"):
+        yield "sample", "nothing judges what is sampled: verify is not given"
+    if said.get("sample.temperature", 1.0) == 0:
+        for constant in ("top_k", "top_p", "answers"):
+            yield f"sample.{constant}", "at temperature 0 nothing is drawn"
+
+
+def faults_between_sections(said: Said) -> Iterator[Fault]:
+    """Yield what is wrong between sections, or between the keys of one."""
+    for path, why in unread(said):
+        if said.says(path):
+            yield Fault(path, f"would not be read: {why}", "remove it")
+    yield from _model(said)
+    yield from _length(said)
+    yield from _measures(said)
+
+
+def _model(said: Said) -> Iterator[Fault]:
+    has_path, has_init = said.says("model.path"), said.says("model.init")
+    if has_path and has_init:
+        yield Fault("model.init", "both model.path and model.init", "keep one of them")
+    if not has_path and not has_init:
+        remedy = "write one: path for a folder or hub name, init for random weights"
+        yield Fault("model", "neither path nor init", remedy)
+    if has_init:
+        if not isinstance(said.get("model.init.architecture"), str):
+            found = "names no model type" if not said.says("model.init.architecture") else "no text"
+            yield Fault("model.init.architecture", found, "write one, such as qwen2 or llama")
+        if not said.says("model.tokenizer"):
+            remedy = "write model.tokenizer: a folder or hub name"
+            yield Fault("model.tokenizer", "missing, and model.init brings none", remedy)
+
+
+def _length(said: Said) -> Iterator[Fault]:
+    if said.says("train.epochs") and said.says("train.steps"):
+        yield Fault("train.steps", "both train.epochs and train.steps", "keep one of them")
+    warmup, steps = said.get("train.warmup", 0), said.get("train.steps")
+    if isinstance(warmup, float) and warmup > 1 and not warmup.is_integer():
+        remedy = "write a share below 1, or a whole number of steps"
+        yield Fault("train.warmup", f"{warmup} is neither a share nor a number of steps", remedy)
+    if isinstance(warmup, int | float) and isinstance(steps, int) and warmup > steps:
+        yield Fault("train.warmup", f"{warmup} steps of {steps}", "warm up for fewer steps")
+    if said.get("data.overlong") == "split" and said.get("method.name") != "pretrain":
+        remedy = "write error, drop or truncate"
+        yield Fault("data.overlong", "only pretrain can split a row", remedy)
+    if said.get("data.train") == []:
+        yield Fault("data.train", "an empty list", "write a path, or at least one set of rows")
+
+
+def _measures(said: Said) -> Iterator[Fault]:
+    until = said.get("train.until")
+    named = {f"train.until.{name}": name for name in until} if isinstance(until, Mapping) else {}
+    if named and said.says("data.eval") and not said.says("eval.every"):
+        remedy = "write eval.every: the steps between two of them"
+        yield Fault("train.until", "nothing is measured before the end", remedy)
+    if isinstance(best := said.get("checkpoint.best"), str):
+        named["checkpoint.best"] = best
+    for path, name in named.items():
+        if name not in MEASURES:
+            known = ", ".join(MEASURES)
+            yield Fault(path, f"'{name}' is not a measure", f"write one of {known}")
+        elif missing := _needs(said, name):
+            yield Fault(path, f"'{name}' needs {missing}", "add it, or take another measure")
+
+
+def _needs(said: Said, measure: str) -> str:
+    """Return what a measure needs and the recipe does not say, or nothing."""
+    section = MEASURES[measure]
+    if section and said.get("method.name") == "pretrain":
+        return "a method that answers prompts, and pretrain does not"
+    sections = {"": ["data.eval"], "verify": ["data.eval", "verify"]}
+    needed = sections.get(section, ["data.eval", "verify", "sample"])
+    missing = [path for path in needed if not said.says(path)]
+    if not missing and section == "sample" and said.get("sample.temperature", 1.0) == 0:
+        missing = ["a sample.temperature above 0"]
+    return " and ".join(missing)

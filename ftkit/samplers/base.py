@@ -1,0 +1,39 @@
+"""What a sampler is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ftkit.core.group import Answer
+
+
+class Sampler(Protocol):
+    """Writes answers to prompts with the policy's present weights."""
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        answers: int,
+        seed: int,
+        keys: Sequence[int] | None = None,
+    ) -> list[list[Answer]]:
+        """Sample answers to each prompt.
+
+        An answer's ``tokens`` are those sampled: with the stop token if one was drawn (``finish``
+        is ``stop``), without one where the length limit came first (``length``; LAWS T9).  Its
+        ``text`` has neither the stop token nor special tokens.  Its ``logp`` are log-probabilities
+        in nats under the distribution that was sampled.
+
+        Args:
+            prompts: token ids of each prompt, at least one.
+            answers: how many to each prompt.
+            seed: with ``keys``, all that an answer depends on besides its prompt and the weights.
+            keys: a number for each prompt, so that what is drawn for it depends neither on the
+                other prompts nor on their order; None = its place in ``prompts``.
+
+        Returns:
+            For each prompt, in the order given, ``answers`` answers.
+        """
+        ...

@@ -1,0 +1,29 @@
+"""Groups that were there before the run: documents and demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ftkit.core.group import Group
+    from ftkit.data.dataset import Dataset
+    from ftkit.data.order import Order
+    from ftkit.parallel.world import World
+
+
+@dataclass(frozen=True)
+class Given:
+    """The rows of data sets in a seeded order, dealt among ranks."""
+
+    sets: Sequence[Dataset]
+    order: Order
+    prompts: int
+    """Prompts in a step, over all ranks."""
+    world: World
+
+    def groups(self, step: int) -> Sequence[Group]:
+        """Return this rank's groups of a step, counted from 1."""
+        rows = self.order.rows_of_step(step - 1, self.prompts)
+        return [self.sets[s][row] for s, row in rows[self.world.rank :: self.world.size]]

@@ -1,0 +1,182 @@
+"""``ftkit train``: from a recipe to a trained model in a run's folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from ftkit.core.errors import user_error
+from ftkit.model.save import save_model
+from ftkit.recipe import Loaded, dump_yaml, flatten, load_recipe
+from ftkit.run import Data, build_loop, build_policy, read_data, set_up_torch
+from ftkit.train.checkpoint import Checkpoints, Saved
+from ftkit.train.folder import RunFolder, environment, peak_memory
+from ftkit.train.interrupt import Interrupt
+from ftkit.train.loop import Loop, summary
+from ftkit.train.monitor import Journal, display_for
+from ftkit.train.report import write_report
+
+if TYPE_CHECKING:
+    from ftkit.model.policy import Policy
+    from ftkit.recipe import Recipe
+
+console = Console()
+
+
+def say(text: str) -> None:
+    """Print as it is: paths are not broken over lines."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def train(loaded: Loaded, *, resume: bool, dry_run: bool) -> int:
+    """Run a recipe.
+
+    Args:
+        loaded: the recipe, resolved.
+        resume: go on from the newest complete checkpoint of its folder, or start if there is none.
+        dry_run: read the recipe and the data, say what would happen, write nothing into the folder.
+
+    Returns:
+        The exit status: 0, or that of a signal, with a checkpoint written.
+
+    Raises:
+        UserError: if anything that the user gave is wrong.
+        RunError: if the run failed.
+    """
+    _log_to(console)
+    recipe = loaded.recipe
+    folder = RunFolder(Path(recipe.run))
+    if resume and folder.holds_a_run:
+        before = load_recipe(str(folder.path / "recipe.yaml"))
+        folder.check_recipe(flatten(loaded.resolved()), flatten(before.resolved()))
+        if folder.finished and before.recipe.train.until == recipe.train.until:
+            say(f"{folder.path}: this run is finished; its model is in {folder.path}/model")
+            return 0
+    else:
+        folder.check_free()
+    set_up_torch(recipe)
+    data = read_data(recipe)
+    _announce(recipe, data)
+    if dry_run:
+        return 0
+    folder.claim()
+    folder.write_text("recipe.yaml", dump_yaml(loaded.resolved()))
+    folder.write_json("environment.json", environment())
+    folder.write_json("data.json", data.sets.to_json())
+    return _run(recipe, data, folder)
+
+
+def _run(recipe: Recipe, data: Data, folder: RunFolder) -> int:
+    """Load the model, train it, and write how it ended, whichever way it did."""
+    start = time.monotonic()
+    with Interrupt() as interrupt:
+        policy = build_policy(recipe, data)
+        saved = _newest(recipe, folder, data)
+        done = saved.step if saved else 0
+        journal = Journal(folder.path, recipe.log, done)
+        display = display_for(console, data.steps, done)
+        loop = build_loop(
+            recipe, data, policy, journal=journal, display=display, interrupt=interrupt
+        )
+        if saved:
+            loop.resume(saved)
+            say(f"going on after step {done} of {data.steps}")
+        try:
+            reason = loop.run()
+        except BaseException as error:
+            folder.write_json("summary.json", _ending(loop, "failed", str(error), start))
+            raise
+        finally:
+            display.close()
+            journal.close()
+        stopped = reason not in {"steps", "until"}
+        folder.write_json(
+            "summary.json", _ending(loop, "stopped" if stopped else "finished", reason, start)
+        )
+        write_report(folder.path)
+        if stopped:
+            where = (
+                f"step {loop.state.step} of {data.steps}; the same command with --resume goes on"
+            )
+            say(f"{reason}: stopped with a checkpoint after {where}")
+            return interrupt.status
+        _export(policy, loop, folder, data)
+    _farewell(loop, folder, reason, time.monotonic() - start)
+    return 0
+
+
+def _newest(recipe: Recipe, folder: RunFolder, data: Data) -> Saved | None:
+    """Return the newest checkpoint, if it belongs to this data."""
+    saved = Checkpoints(folder.path / "checkpoints", recipe.checkpoint.keep).load()
+    if saved and saved.state["belongs"]["data"] != data.sets.fingerprint:
+        raise user_error(
+            "data.train",
+            "the rows are not those that the run began with",
+            "bring the files back as they were, or begin a new run in another folder (run=...)",
+        )
+    return saved
+
+
+def _announce(recipe: Recipe, data: Data) -> None:
+    """Say what will be done, before it takes time."""
+    rows = sum(len(s) for s, _ in data.sets.train)
+    held_out = len(data.sets.eval) if data.sets.eval is not None else 0
+    say(
+        f"{recipe.method.name}: {recipe.method.about}\n"
+        f"data: {rows:,} rows to learn from, {held_out:,} held out\n"
+        f"steps: {data.steps:,} of {recipe.train.prompts} prompts, into {recipe.run}",
+    )
+    for line in data.sets.warnings:
+        say(f"data: {line}")
+
+
+def _ending(loop: Loop, status: str, reason: str, start: float) -> dict[str, Any]:
+    """Return the content of summary.json."""
+    return {
+        "status": status,
+        "reason": reason,
+        "step": loop.state.step,
+        "steps": loop.steps,
+        "tokens": loop.state.tokens,
+        "eval": loop.state.measured,
+        "best": {"step": loop.state.best_step, "value": loop.state.best_value},
+        "seconds": round(time.monotonic() - start, 3),
+        "peak_memory_bytes": peak_memory(),
+    }
+
+
+def _export(policy: Policy, loop: Loop, folder: RunFolder, data: Data) -> None:
+    """Write the final model and, where one is asked for, the best."""
+    save_model(policy, folder.path / "model", data.stop)
+    best = loop.state.best_step
+    if best is None:
+        return
+    saved = loop.checkpoints.load(best)
+    assert saved is not None
+    loop.optimizer.load(saved.weights, saved.optimizer)
+    save_model(policy, folder.path / "best", data.stop)
+
+
+def _farewell(loop: Loop, folder: RunFolder, reason: str, seconds: float) -> None:
+    """Say where everything lies and what to try next."""
+    why = "the target is reached" if reason == "until" else "all steps are done"
+    found = f"\n{summary(loop.state.measured)}" if loop.state.measured else ""
+    say(
+        f"{why} after step {loop.state.step}, {seconds:.0f} s{found}\n"
+        f"  model    {folder.path}/model   (transformers loads it)\n"
+        f"  metrics  {folder.path}/metrics.jsonl, eval.jsonl, report.html\n"
+        f"next: ftkit eval {folder.path}   or   ftkit chat {folder.path}",
+    )
+
+
+def _log_to(console: Console) -> None:
+    """Show what the parts have to say as lines of the console."""
+    log = logging.getLogger("ftkit")
+    if not log.handlers:
+        log.addHandler(RichHandler(console=console, show_time=False, show_path=False))
+        log.setLevel(logging.INFO)

@@ -1,0 +1,43 @@
+"""SIGTERM and SIGINT: a run that is asked to stop writes a checkpoint first."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+CAUGHT = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupt:
+    """Remembers the first signal, which the loop looks at between steps; a second stops at once."""
+
+    def __init__(self) -> None:
+        """Catch nothing yet: ``with Interrupt() as interrupt``."""
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Interrupt:
+        """Take over the handlers."""
+        for caught in CAUGHT:
+            self._before[caught] = signal.signal(caught, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the handlers back."""
+        for caught, before in self._before.items():
+            signal.signal(caught, before)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the handler's form)
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+    @property
+    def status(self) -> int:
+        """The exit status that a shell gives to the signal: 143 for SIGTERM, 130 for SIGINT."""
+        return 128 + int(self.signal or 0)

@@ -1,0 +1,150 @@
+"""The chain rule: the exact gradient of an objective's mean, however the batch is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from ftkit.core.batch import Batch
+from ftkit.core.part import Part, cut
+from ftkit.core.reduce import Mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ftkit.model.policy import Policy
+    from ftkit.objectives import Loss, Objective
+    from ftkit.parallel.world import World
+
+
+@dataclass
+class Outcome:
+    """What one pass over a global batch found."""
+
+    loss: float
+    """The objective's value on the global batch (LAWS L7)."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    """Tokens of prompts and answers, over all ranks."""
+    trained: int = 0
+    """Tokens that were learnt, over all ranks."""
+    carry: Tensor | None = None
+    """float [B]: what to remember of each prompt of this rank's batch."""
+
+
+@dataclass
+class Learner:
+    """A policy, what it shall minimize, and the ranks among which the batch is dealt."""
+
+    policy: Policy
+    objective: Objective
+    world: World
+
+    def differentiate(self, batch: Batch) -> Outcome:
+        """Add the gradient of the objective's mean over the global batch to the parameters'.
+
+        The result depends neither on how the batch is cut nor on the number of ranks (LAWS L1, L2).
+        Where each token stands alone, it is differentiated in the head.  Where each prompt does,
+        parts are summed.  Where they do not (a term over the whole batch; a group of answers
+        larger than a part), log-probabilities are found first without a graph, the objective is
+        differentiated by them on the whole batch, and the model by parts with those coefficients
+        (LAWS T7).
+
+        Args:
+            batch: this rank's prompts, on the CPU.
+        """
+        count = self.world.sum(torch.tensor(float(batch.count(self.objective.unit)))).item()
+        sums = _Sums()
+        if self.objective.local:
+            for part in self._parts(batch):
+                self._local(part.of(batch), max(count, 1.0), sums)
+        elif self.objective.unit != "batch" and self._groups_fit(batch):
+            for part in self._parts(batch, groups=True):
+                self._graph(part.of(batch), max(count, 1.0), sums)
+        else:
+            self._by_log_probs_first(batch, max(count, 1.0), sums)
+        return self._outcome(batch, sums)
+
+    def _parts(self, batch: Batch, *, groups: bool = False) -> list[Part]:
+        return list(cut(batch, self.policy.micro_tokens, groups=groups))
+
+    def _groups_fit(self, batch: Batch) -> bool:
+        tokens = batch.length.sum(-1).tolist()
+        return all(
+            len(prompt) + n <= self.policy.micro_tokens or int(present) <= 1
+            for prompt, n, present in zip(
+                batch.prompts, tokens, batch.present.sum(-1).tolist(), strict=True
+            )
+        )
+
+    def _local(self, part: Batch, count: float, sums: _Sums) -> None:
+        on_device = part.to(self.policy.device)
+
+        def terms(logp: Tensor, slot: Tensor) -> Tensor:
+            loss = self.objective.loss(logp[:, None, None], on_device.at(slot))
+            sums.add(loss)
+            return loss.terms.sum() / count
+
+        if part.mask.any():
+            self.policy.reduce_locally(part, terms).backward()  # type: ignore[no-untyped-call]
+
+    def _graph(self, part: Batch, count: float, sums: _Sums) -> None:
+        logp = self.policy.forward(part)
+        loss = self.objective.loss(logp, part.to(self.policy.device))
+        sums.add(loss)
+        (loss.terms.sum() / count).backward()  # type: ignore[no-untyped-call]
+
+    def _by_log_probs_first(self, batch: Batch, count: float, sums: _Sums) -> None:
+        logp = self.policy.log_probs(batch).requires_grad_()
+        loss = self.objective.loss(logp, batch.to(self.policy.device))
+        sums.add(loss)
+        (d_logp,) = torch.autograd.grad(loss.terms.sum() / count, logp)
+        for part in self._parts(batch):
+            own = part.of(batch)
+            self.policy.forward(own).backward(part.take(d_logp, own.size[2]))  # type: ignore[no-untyped-call]
+
+    def _outcome(self, batch: Batch, sums: _Sums) -> Outcome:
+        count = batch.count(self.objective.unit)
+        tokens = sum(len(prompt) for prompt in batch.prompts) + int(batch.length.sum())
+        sums.metrics["loss"] = Mean(sums.terms, torch.tensor(float(count)))
+        sums.metrics["tokens"] = Mean(torch.tensor(float(tokens)), torch.ones(()))
+        sums.metrics["trained"] = Mean(torch.tensor(float(batch.count("token"))), torch.ones(()))
+        table = torch.tensor(
+            [[float(m.total), float(m.count)] for m in sums.metrics.values()],
+            dtype=torch.float64,
+        )
+        totals = dict(zip(sums.metrics, self.world.sum(table).tolist(), strict=True))
+        means = {name: total / max(count, 1.0) for name, (total, count) in totals.items()}
+        loss = means.pop("loss")
+        return Outcome(
+            loss,
+            {n: v for n, v in means.items() if n not in {"tokens", "trained"}},
+            tokens=round(totals["tokens"][0]),
+            trained=round(totals["trained"][0]),
+            carry=torch.cat(sums.carries) if sums.carries else None,
+        )
+
+
+class _Sums:
+    """Terms and metrics of all parts, as sums and counts, without graphs."""
+
+    def __init__(self) -> None:
+        self.terms: Tensor = torch.zeros((), dtype=torch.float64)
+        self.metrics: dict[str, Mean] = {}
+        self.carries: list[Tensor] = []
+
+    def add(self, loss: Loss) -> None:
+        self.terms = self.terms.to(loss.terms.device) + loss.terms.detach().double().sum()
+        self._join(loss.metrics)
+        if loss.carry is not None:
+            self.carries.append(loss.carry.detach())
+
+    def _join(self, metrics: Mapping[str, Mean]) -> None:
+        for name, mean in metrics.items():
+            seen = self.metrics.get(name)
+            self.metrics[name] = (
+                mean if seen is None else Mean(seen.total + mean.total, seen.count + mean.count)
+            )

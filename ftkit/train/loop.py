@@ -1,0 +1,210 @@
+"""The loop: the same for every method."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from ftkit.core.batch import collate
+from ftkit.core.errors import RunError
+from ftkit.train.checkpoint import Saved
+
+if TYPE_CHECKING:
+    from ftkit.core.batch import Batch
+    from ftkit.core.group import Group
+    from ftkit.train.checkpoint import Checkpoints
+    from ftkit.train.config import CheckpointConfig, EvalConfig, TrainConfig
+    from ftkit.train.interrupt import Interrupt
+    from ftkit.train.learner import Learner
+    from ftkit.train.monitor import Display, Journal
+    from ftkit.train.optimizer import Optimizer
+
+
+class Evaluation(Protocol):
+    """What a measurement of the held-out rows says."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``n`` and, for each measure, its value and interval."""
+
+    @property
+    def samples(self) -> Sequence[Mapping[str, Any]]:
+        """Return the answers that were sampled for it."""
+
+
+@dataclass
+class State:
+    """Where a run stands; with weights and optimizer, all that a checkpoint must hold."""
+
+    step: int = 0
+    tokens: int = 0
+    best_step: int | None = None
+    best_value: float | None = None
+    measured: dict[str, Any] | None = None
+    """The newest evaluation."""
+
+
+@dataclass
+class Loop:
+    """The parts of a run, tied together."""
+
+    groups: Callable[[int], Sequence[Group]]
+    learner: Learner
+    optimizer: Optimizer
+    rate: Callable[[int], float]
+    """The learning rate of a step."""
+    steps: int
+    evaluate: Callable[[], Evaluation] | None
+    checkpoints: Checkpoints
+    journal: Journal
+    display: Display
+    interrupt: Interrupt
+    train: TrainConfig
+    eval: EvalConfig
+    checkpoint: CheckpointConfig
+    belongs: dict[str, Any] = field(default_factory=dict)
+    """What a checkpoint of this run must agree with: fingerprints."""
+    state: State = field(default_factory=State)
+    saved: int | None = None
+    """The step of the newest checkpoint."""
+
+    def run(self) -> str:
+        """Train until the last step, a target, or a signal; return why it ended.
+
+        ``steps``, ``until``, or the name of a signal; in each case there is a checkpoint of the
+        last step.
+        """
+        reason = "steps"
+        while self.state.step < self.steps:
+            self._step()
+            last = self.state.step == self.steps
+            reached = self._evaluate() if self._due(self.eval.every) or last else False
+            stopped = self.interrupt.signal
+            if last or reached or stopped or self._due(self.checkpoint.every):
+                self._save()
+            if reached or stopped:
+                reason = "until" if reached or stopped is None else stopped.name
+                break
+        self.display.close()
+        return reason
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.state.step % every == 0
+
+    def _step(self) -> None:
+        start = time.perf_counter()
+        step = self.state.step + 1
+        groups = self.groups(step)
+        batch = collate(groups)
+        self.optimizer.zero_grad()
+        outcome = self.learner.differentiate(batch)
+        norm = self.optimizer.clip()
+        if not (math.isfinite(outcome.loss) and math.isfinite(norm)):
+            raise RunError(self._diagnosis(step, outcome.loss, norm, groups, batch))
+        rate = self.rate(step)
+        self.optimizer.step(rate)
+        self.state.step = step
+        self.state.tokens += outcome.tokens
+        line = {"step": step, "loss": outcome.loss, "grad_norm": norm, "lr": rate}
+        line |= {"tokens": outcome.tokens, "trained": outcome.trained, **outcome.metrics}
+        line["seconds"] = round(time.perf_counter() - start, 6)
+        self.journal.step(line)
+        self.display.step(line)
+
+    def _evaluate(self) -> bool:
+        """Measure the held-out rows; return whether the run's target is reached."""
+        if self.evaluate is None:
+            return False
+        measured = self.evaluate()
+        found = measured.to_json()
+        self.state.measured = found
+        self.journal.evaluation({"step": self.state.step, **found})
+        self.journal.append(
+            "samples.jsonl", [{"step": self.state.step, **s} for s in measured.samples]
+        )
+        self.display.say(f"step {self.state.step}  {summary(found)}")
+        self._note_best(found)
+        targets = self.train.until
+        return bool(targets) and all(
+            reaches(name, value_of(found, name), target) for name, target in targets.items()
+        )
+
+    def _note_best(self, found: Mapping[str, Any]) -> None:
+        name = self.checkpoint.best
+        if name is None:
+            return
+        value = value_of(found, name)
+        if self.state.best_value is None or better(name, value, self.state.best_value):
+            self.state.best_step, self.state.best_value = self.state.step, value
+            self._save()
+
+    def _save(self) -> None:
+        if self.saved == self.state.step:
+            return
+        state = {**vars(self.state), "belongs": self.belongs}
+        saved = Saved(state.pop("step"), self.optimizer.weights, self.optimizer.state(), state)
+        self.checkpoints.save(saved, keep_too=self.state.best_step)
+        self.saved = self.state.step
+
+    def resume(self, saved: Saved) -> None:
+        """Go on from a checkpoint."""
+        self.optimizer.load(saved.weights, saved.optimizer)
+        state = {key: value for key, value in saved.state.items() if key != "belongs"}
+        self.state = State(step=saved.step, **state)
+        self.saved = saved.step
+
+    def _diagnosis(
+        self, step: int, loss: float, norm: float, groups: Sequence[Group], batch: Batch
+    ) -> str:
+        """Name the rows behind a loss or gradient that is no number (LAWS L6)."""
+        finite = torch.isfinite(self.learner.policy.log_probs(batch)).flatten(1).all(1).tolist()
+        bad = [group for group, ok in zip(groups, finite, strict=True) if not ok]
+        head = f"step {step}: loss {loss}, gradient norm {norm}; no update was made"
+        if not bad:
+            return (
+                f"{head}. The log-probabilities of all {len(groups)} rows are finite, so the "
+                "gradient overflowed: lower train.lr, or go back to an older checkpoint"
+            )
+        names = "; ".join(f"{g.id} ({g.source}) {g.prompt_text[:60]!r}" for g in bad[:5])
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""  # noqa: PLR2004
+        return f"{head}. Rows with non-finite log-probabilities: {names}{more}"
+
+
+def value_of(found: Mapping[str, Any], name: str) -> float:
+    """Return a measure by the name that recipes use: ``eval.loss``, ``eval.exact_match``."""
+    return float(found[name.removeprefix("eval.")]["value"])
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether a measure improves downwards."""
+    return name.removeprefix("eval.") in {"loss", "perplexity"}
+
+
+def reaches(name: str, value: float, target: float) -> bool:
+    """Whether a measure has reached its target.
+
+    >>> reaches("eval.loss", 1.9, 2.0), reaches("eval.exact_match", 0.4, 0.5)
+    (True, False)
+    """
+    return value <= target if lower_is_better(name) else value >= target
+
+
+def better(name: str, value: float, than: float) -> bool:
+    """Whether a measure is strictly better than another."""
+    return value < than if lower_is_better(name) else value > than
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """Put an evaluation in a line.
+
+    >>> summary({"n": 3, "loss": {"value": 1.25}})
+    'eval n 3  loss 1.25'
+    """
+    values = (
+        f"{k} {v['value']:.4g}" for k, v in found.items() if isinstance(v, Mapping) and "value" in v
+    )
+    return "  ".join([f"eval n {found['n']}", *values])

@@ -1,0 +1,128 @@
+"""LAWS L3: n steps are k steps, an end of any kind, and n - k steps, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ftkit.core.errors import UserError
+from ftkit.train import loop
+from tests.end_to_end.conftest import lines, run
+
+METHODS = {
+    "sft": {},
+    "pretrain": {"method": {"name": "pretrain"}},
+    "sgd": {"train": {"optimizer": "sgd", "momentum": 0.9}},
+    "bfloat16": {},
+}
+
+
+class Killed(BaseException):
+    """As kill -9: nothing runs after it."""
+
+
+def same(one, other):
+    assert lines(one / "metrics.jsonl") == lines(other / "metrics.jsonl")
+    assert lines(one / "eval.jsonl") == lines(other / "eval.jsonl")
+    a = load_file(one / "model" / "model.safetensors")
+    b = load_file(other / "model" / "model.safetensors")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    last = "checkpoints/step-000006/optimizer.pt"
+    mine, its = (torch.load(run / last, weights_only=True) for run in (one, other))
+    for name, state in mine["state"].items():
+        assert all(
+            torch.equal(torch.as_tensor(v), torch.as_tensor(its["state"][name][k]))
+            for k, v in state.items()
+        )
+
+
+def kill_after(monkeypatch, step):
+    """Make the loop die in the middle of a step, metrics of the one before it written."""
+    whole = loop.Loop._step
+
+    def die(self):
+        if self.state.step == step:
+            raise Killed
+        whole(self)
+
+    monkeypatch.setattr(loop.Loop, "_step", die)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_killed_and_resumed(  # noqa: PLR0917 (fixtures)
+    recipe, tmp_path, monkeypatch, files, name, step
+):
+    sections = dict(METHODS[name])
+    if name == "pretrain":
+        texts = str(files / "texts.jsonl")
+        sections["data"] = {"train": texts, "eval": texts}
+    overrides = ("model.dtype=bfloat16",) if name == "bfloat16" else ()
+    assert run(recipe("straight", **sections), *overrides) == 0
+    path = recipe("resumed", **sections)
+    kill_after(monkeypatch, step)
+    with pytest.raises(Killed):
+        run(path, *overrides)
+    monkeypatch.undo()
+    monkeypatch.setenv("FTKIT_CACHE", str(files / "cache"))
+    assert run(path, *overrides, resume=True) == 0
+    same(tmp_path / "straight", tmp_path / "resumed")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_writes_a_checkpoint_first(recipe, tmp_path, monkeypatch, number, status):
+    assert run(recipe("straight")) == 0
+    path = recipe("resumed")
+    whole = loop.Loop._step
+
+    def interrupted(self):
+        whole(self)
+        if self.state.step == 3:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(loop.Loop, "_step", interrupted)
+    assert run(path) == status
+    assert (tmp_path / "resumed/checkpoints/step-000003/COMPLETE").is_file()
+    assert not (tmp_path / "resumed/model").exists()
+    monkeypatch.setattr(loop.Loop, "_step", whole)
+    assert run(path, resume=True) == 0
+    same(tmp_path / "straight", tmp_path / "resumed")
+
+
+def test_resume_of_nothing_starts(recipe, tmp_path):
+    assert run(recipe(), resume=True) == 0
+    assert len(lines(tmp_path / "run/metrics.jsonl")) == 6
+
+
+def test_resume_of_a_finished_run_changes_nothing(recipe, tmp_path, capsys):
+    path = recipe()
+    run(path)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+    assert run(path, resume=True) == 0
+    assert "finished" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+
+
+def test_another_recipe_is_refused_with_what_differs(recipe, monkeypatch):
+    path = recipe()
+    kill_after(monkeypatch, 3)
+    with pytest.raises(Killed):
+        run(path)
+    with pytest.raises(UserError, match=r"(?s)train\.lr: is 0\.1, and was 0\.01.*--resume"):
+        run(path, "train.lr=0.1", "train.micro_tokens=64", resume=True)
+
+
+def test_other_rows_are_refused(recipe, monkeypatch, tmp_path, files):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text((files / "train.jsonl").read_text())
+    path = recipe(data={"train": str(rows)})
+    kill_after(monkeypatch, 3)
+    with pytest.raises(Killed):
+        run(path)
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match=r"data\.train.*not those"):
+        run(path, resume=True)

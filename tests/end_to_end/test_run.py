@@ -1,0 +1,208 @@
+"""Whole runs: what they write, what they refuse, and that what is written is read back."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ftkit.core.batch import collate
+from ftkit.core.errors import RunError, UserError
+from ftkit.core.group import Answer, Group
+from ftkit.model.config import ModelConfig
+from ftkit.model.load import load_policy
+from ftkit.model.policy import Policy
+from ftkit.objectives import SFT
+from ftkit.tasks import train as task
+from tests.end_to_end.conftest import lines, run
+
+
+def test_the_folder(recipe, tmp_path):
+    assert run(recipe(), "log=[tensorboard]", "checkpoint.best=eval.loss") == 0
+    folder = tmp_path / "run"
+    metrics = lines(folder / "metrics.jsonl")
+    assert [row["step"] for row in metrics] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "grad_norm", "lr", "tokens", "trained", "nll"} <= set(metrics[0])
+    assert [row["step"] for row in lines(folder / "eval.jsonl")] == [3, 6]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["tokens"] == sum(row["tokens"] for row in metrics)
+    for name in ("recipe.yaml", "environment.json", "data.json", "report.html", "best", "model"):
+        assert (folder / name).exists()
+    assert list((folder / "tensorboard").iterdir())
+    assert "eval.loss" in (folder / "report.html").read_text()
+
+
+def test_recipe_of_the_folder_runs_again(recipe, tmp_path):
+    """RUN/recipe.yaml is the whole recipe: it gives the same run elsewhere."""
+    run(recipe())
+    assert run(tmp_path / "run/recipe.yaml", f"run={tmp_path / 'again'}") == 0
+    assert lines(tmp_path / "run/metrics.jsonl") == lines(tmp_path / "again/metrics.jsonl")
+
+
+def test_loss_of_the_first_step_is_transformers_own(recipe, tmp_path, files):
+    """The mean negative log-likelihood of the trained tokens, from padded rows and labels."""
+    path = recipe(train={"prompts": 80, "steps": 1}, data={"eval": None}, eval={"every": None})
+    text = (
+        path.read_text().replace("every: null", "limit: null").replace("limit: 10", "every: null")
+    )
+    path.write_text(text)
+    run(path)
+    first = lines(tmp_path / "run/metrics.jsonl")[0]["loss"]
+    tokenizer = AutoTokenizer.from_pretrained(files / "tokenizer")
+    policy = load_policy(
+        ModelConfig(**json.loads(json.dumps(_model(path)))), tokenizer, micro_tokens=1000
+    )
+    rows = [json.loads(line) for line in (files / "train.jsonl").read_text().splitlines()]
+    pairs = [
+        (tokenizer(r["prompt"]).input_ids, [*tokenizer(r["completion"]).input_ids, 0]) for r in rows
+    ]
+    longest = max(len(p) + len(c) for p, c in pairs)
+    ids, labels, seen = (torch.full((len(pairs), longest), v) for v in (0, -100, 0))
+    for i, (p, c) in enumerate(pairs):
+        ids[i, : len(p) + len(c)] = torch.tensor(p + c)
+        labels[i, len(p) : len(p) + len(c)] = torch.tensor(c)
+        seen[i, : len(p) + len(c)] = 1
+    expected = policy.model(input_ids=ids, attention_mask=seen, labels=labels).loss.item()
+    assert first == pytest.approx(expected, abs=1e-5)
+
+
+def _model(path):
+    import yaml
+
+    return yaml.safe_load(path.read_text())["model"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_exported_model_is_the_trained_one(recipe, tmp_path, monkeypatch, dtype):
+    """LAWS L10, and PITFALLS 17: it loads with transformers and stops where a turn ends."""
+    kept: list[Policy] = []
+    build = task.build_policy
+
+    def keep(*args):
+        kept.append(build(*args))
+        return kept[-1]
+
+    monkeypatch.setattr(task, "build_policy", keep)
+    run(recipe(), f"model.dtype={dtype}")
+    folder = tmp_path / "run/model"
+    batch = collate([Group("a", (5, 6, 7), (Answer((8, 9, 0)),))])
+    expected = kept[0].log_probs(batch)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    again = load_policy(
+        ModelConfig(path=str(folder), dtype=dtype), tokenizer, micro_tokens=100, trainable=False
+    )
+    assert torch.equal(again.log_probs(batch), expected)
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    assert tokenizer.eos_token_id in plain.generation_config.eos_token_id
+    assert next(plain.parameters()).dtype == getattr(torch, dtype)
+
+
+def test_it_learns_and_stops_on_the_target(recipe, tmp_path):
+    """Sums of digits seen in training are soon known by heart."""
+    path = recipe(
+        data={"eval": {"fraction": 0.1}},
+        train={"steps": 400, "until": {"eval.loss": 1.0}},
+        verify={"name": "exact"},
+        sample={"max_tokens": 4},
+        eval={"every": 20, "limit": 20},
+    )
+    assert run(path) == 0
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["reason"] == "until"
+    assert summary["step"] < 400
+    assert summary["eval"]["loss"]["value"] <= 1.0
+    assert summary["eval"]["exact_match"]["value"] >= 0
+    assert lines(tmp_path / "run/samples.jsonl")[0]["answers"][0]["reward"] in {0.0, 1.0}
+
+
+def test_lora_trains_adapters_only(recipe, tmp_path):
+    run(recipe("base"))
+    base = tmp_path / "base/model"
+    path = recipe("lora", model={"path": str(base), "lora": {"r": 4, "alpha": 8.0}})
+    assert run(path) == 0
+    folder = tmp_path / "lora/model"
+    assert (folder / "adapter_model.safetensors").is_file()
+    assert not (folder / "model.safetensors").exists()
+    from safetensors.torch import load_file
+
+    adapters = load_file(folder / "adapter_model.safetensors")
+    assert all(w.abs().max() > 0 for name, w in adapters.items() if "lora_B" in name)
+    losses = [row["loss"] for row in lines(tmp_path / "lora/metrics.jsonl")]
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}])
+def test_checkpointing_changes_nothing(recipe, tmp_path, lora):
+    run(recipe("base"))
+    losses = []
+    for again in (False, True):
+        model = {"path": str(tmp_path / "base/model"), "checkpointing": again, "lora": lora}
+        run(recipe(f"run{again}", model=model))
+        losses.append([row["loss"] for row in lines(tmp_path / f"run{again}/metrics.jsonl")])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0][0] != losses[0][-1]
+
+
+def test_a_second_run_into_the_folder_is_refused(recipe, tmp_path):
+    path = recipe()
+    run(path)
+    before = (tmp_path / "run/metrics.jsonl").read_text()
+    with pytest.raises(UserError, match="holds a run already; add --resume"):
+        run(path)
+    assert (tmp_path / "run/metrics.jsonl").read_text() == before
+
+
+def test_a_folder_of_somebody_else_is_refused(recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        run(recipe())
+    assert (tmp_path / "run/thesis.tex").read_text() == "mine"
+
+
+def test_two_processes_in_one_folder_are_refused(recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process"):
+            run(recipe())
+
+
+def test_dry_run_writes_nothing(recipe, tmp_path, capsys):
+    assert run(recipe(), dry_run=True) == 0
+    assert not (tmp_path / "run").exists()
+    assert "6 of 8 prompts" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_rows(recipe, tmp_path, monkeypatch):
+    whole = Policy.reduce_locally
+    calls = 0
+
+    def poisoned(self, batch, terms):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            with torch.no_grad():
+                next(iter(self.model.parameters()))[:] = float("nan")
+        return whole(self, batch, terms)
+
+    monkeypatch.setattr(Policy, "reduce_locally", poisoned)
+    with pytest.raises(RunError, match=r"step 3: loss nan.*Rows with non-finite.*'\d\+\d='"):
+        run(recipe())
+    assert len(lines(tmp_path / "run/metrics.jsonl")) == 2
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "failed"
+
+
+def test_unit_of_the_mean(recipe, tmp_path):
+    """For the same rows, the mean over answers is that over tokens times tokens an answer."""
+    for average in ("token", "answer"):
+        assert SFT(name="sft", average=average).unit == average
+        path = recipe(average, train={"prompts": 80, "steps": 1}, method={"average": average})
+        run(path)
+    token, answer = (lines(tmp_path / a / "metrics.jsonl")[0] for a in ("token", "answer"))
+    assert answer["loss"] == pytest.approx(token["loss"] * token["trained"] / 80)

@@ -1,0 +1,90 @@
+"""Checkpoints: none is half there (PITFALLS 41), a full disk loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+
+import pytest
+import torch
+
+from ftkit.core.errors import RunError, UserError
+from ftkit.train import checkpoint
+from ftkit.train.checkpoint import Checkpoints, Saved
+
+
+def saved(step):
+    return Saved(step, {"w": torch.full((3,), float(step))}, {"lr": 0.1}, {"tokens": step})
+
+
+def test_newest_comes_back(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        checkpoints.save(saved(step))
+    assert checkpoints.steps() == [2, 3]
+    found = checkpoints.load()
+    assert (found.step, found.state, found.optimizer) == (3, {"tokens": 3}, {"lr": 0.1})
+    assert torch.equal(found.weights["w"], torch.full((3,), 3.0))
+
+
+def test_the_best_stays(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step in (1, 2, 3):
+        checkpoints.save(saved(step), keep_too=1)
+    assert checkpoints.steps() == [1, 3]
+
+
+def test_nothing_there(tmp_path):
+    assert Checkpoints(tmp_path / "none", keep=1).load() is None
+
+
+@pytest.mark.parametrize("calls", range(8))
+def test_killed_while_saving(tmp_path, monkeypatch, calls):
+    """Stop at each system call in turn: the newest complete checkpoint is whole."""
+
+    class Killed(BaseException):
+        pass
+
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(saved(1))
+    left = calls
+    sync = checkpoint._sync
+
+    def count(path):
+        nonlocal left
+        if left == 0:
+            raise Killed
+        left -= 1
+        sync(path)
+
+    monkeypatch.setattr(checkpoint, "_sync", count)
+    with suppress(Killed):
+        checkpoints.save(saved(2))
+    monkeypatch.undo()
+    found = checkpoints.load()
+    assert torch.equal(found.weights["w"], torch.full((3,), float(found.step)))
+    checkpoints.save(saved(3))
+    assert checkpoints.steps() == [3]
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(saved(1))
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UserError, match=r"disk is full.*--resume"):
+        checkpoints.save(saved(2))
+    assert checkpoints.steps() == [1]
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000001"]
+
+
+def test_damage_is_told(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    path = checkpoints.save(saved(1))
+    (path / "weights.safetensors").write_bytes(b"xx")
+    with pytest.raises(RunError, match="damaged"):
+        checkpoints.load()
