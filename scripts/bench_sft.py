@@ -203,20 +203,16 @@ def trl(
     from datasets import Dataset
     from tokenizers import Tokenizer, models
     from torch.utils.data import SequentialSampler
-    from transformers import PreTrainedTokenizerFast, TrainerCallback
-    from trl import SFTConfig, SFTTrainer
-
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.times: list[float] = []
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            self.times.append(time.process_time())
+    from transformers import PreTrainedTokenizerFast
+    from trl import SFTTrainer
 
     losses: list[float] = []
+    times: list[float] = []
 
-    class InOrder(SFTTrainer):  # type: ignore[misc]
+    class Watched(SFTTrainer):  # type: ignore[misc]
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            if losses:  # the step before has been taken whole by now
+                times.append(time.process_time())
             loss = super().training_step(*args, **kwargs)
             losses.append(float(loss))
             return loss
@@ -233,8 +229,22 @@ def trl(
         eos_token="<1>",
         pad_token="<2>",
     )
-    clock = Clock()
-    config = SFTConfig(
+    trainer = Watched(
+        model=new_model(),
+        args=trl_config(args),
+        train_dataset=Dataset.from_dict(columns),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    times.append(time.process_time())
+    return losses, times
+
+
+def trl_config(args: argparse.Namespace) -> Any:
+    """Return TRL's settings: the same optimizer, no recomputation, no 16-bit, padded or not."""
+    from trl import SFTConfig
+
+    return SFTConfig(
         output_dir="out",
         per_device_train_batch_size=args.rows,
         num_train_epochs=1,
@@ -254,15 +264,6 @@ def trl(
         disable_tqdm=True,
         dataloader_num_workers=0,
     )
-    trainer = InOrder(
-        model=new_model(),
-        args=config,
-        train_dataset=Dataset.from_dict(columns),
-        processing_class=tokenizer,
-        callbacks=[clock],
-    )
-    trainer.train()
-    return losses, clock.times
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def _misfit(errors: list[tuple[tuple[Part, ...], Detail]], depth: int) -> tuple[
     """Rank a branch: by its type being another; by keys unknown or missing; by its errors."""
     at_root = any(len(path) == depth for path, _ in errors)
     keys = sum(detail["type"] in ("missing", "extra_forbidden") for _, detail in errors)
-    return len(errors), keys, at_root
+    return at_root, keys, len(errors)
 
 
 def _fault(root: Node, tree: Any, path: tuple[Part, ...], detail: Detail) -> Located:

@@ -133,9 +133,8 @@ def _show(
 ) -> None:
     """Print one sample; what is learnt is green, or in double brackets where there is no colour."""
     state = f"not trained on: {why}" if why else f"{sample.trained} of {len(sample.ids)} learnt"
-    console.rule(
-        Text(f"{sample.place}  {sample.id}  {len(sample.ids)} tokens, {state}"), align="left"
-    )
+    title = f"-- {sample.place}  {sample.id}  {len(sample.ids)} tokens, {state}"
+    console.print(Text(title, "bold"), soft_wrap=True)
     mask = _mask(sample) if why is None else [0] * len(sample.ids)
     edges = [n for n in range(1, len(mask)) if mask[n] != mask[n - 1]]
     text = Text()

@@ -93,8 +93,6 @@ DEFAULT_SYSTEM = _chatml(
     start="{% if messages[0].role != 'system' %}"
     "{{ '<|im_start|>system\\nBe kind.<|im_end|>\\n' }}{% endif %}",
 )
-BOS_IN_TEMPLATE = "{{ bos_token }}" + UNMARKED
-BOS_TWICE = "{{ bos_token + bos_token }}" + UNMARKED
 THINKING = _chatml(
     "{% set words = m.content if loop.last else m.content.split('</think>')[-1].strip() %}"
     "{{ '<|im_start|>assistant\\n' + words + '<|im_end|>\\n' }}"

@@ -78,6 +78,35 @@ def test_special_tokens_that_the_text_has_are_not_doubled():
     assert sample.ids == other.ids
 
 
+@pytest.mark.parametrize("kind", ["demonstrations", "documents"])
+def test_the_pad_token_changes_nothing(kind):
+    """PITFALLS 2: masks go by length, so EOS is learnt though it pads."""
+    tokenizer, other = byte_level(), byte_level()
+    tokenizer.pad_token = tokenizer.eos_token
+    pair = Completion("a", "b", "rows:1")
+    (sample,), (same,) = (encode(one, pair, kind=kind) for one in (tokenizer, other))
+    assert sample == same
+    assert sample.ids[-1] == tokenizer.eos_token_id
+    assert sample.learn[-1][1] == len(sample.ids)
+
+
+def test_answers_to_one_prompt_keep_it_the_same_when_they_are_cut():
+    """PITFALLS 11: only ends are cut, so that prompts stay equal; answers may become so."""
+    pairs = [Completion("which?", "bbbbbbbb" + end, "rows:1") for end in ("c", "dd", "")]
+    long, longer, short = encode(byte_level(), *pairs, max_length=12, overlong="truncate")
+    assert long.key == longer.key == short.key
+    assert {s.ids[: s.start] for s in (long, longer, short)} == {short.ids[: short.start]}
+    assert long.id == longer.id
+
+
+def test_no_sample_has_tokens_of_two_documents():
+    """PITFALLS 16: also where long documents are split."""
+    documents = [Document("a" * 30, "rows:1"), Document("b" * 30, "rows:2")]
+    samples = encode(byte_level(), *documents, kind="documents", max_length=7, overlong="split")
+    texts = [sample.text.replace("<|endoftext|>", "") for sample in samples]
+    assert {frozenset(text) for text in texts} <= {frozenset("a"), frozenset("b"), frozenset()}
+
+
 def test_an_empty_prompt_needs_a_bos_token():
     (sample,) = encode(with_bos(), Completion("", "b", "rows:1"))
     assert sample.start == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +27,7 @@ from tests.data.cases import (
     merging,
     spaced,
     user,
+    with_bos,
 )
 
 WORDS = st.text("ab N\n1.<é", min_size=1, max_size=8).filter(lambda text: text.strip())
@@ -152,6 +155,48 @@ def test_a_template_that_refuses_a_row_names_it():
     )
     with pytest.raises(UserError, match=r"rows:1: the template refuses .*no tools"):
         encode(tokenizer, {"role": "tool", "content": "x"}, assistant("y"))
+
+
+def test_exactly_one_bos_token_whoever_adds_it():
+    """PITFALLS 1: the tokenizer, the template, or both."""
+    messages = [user("Which way?"), assistant("Northwest.")]
+    for template in ("plain", None):
+        tokenizer = with_bos(INSTRUCT)
+        resolve_template(tokenizer, template)
+        (sample,) = encode(tokenizer, *messages)
+        assert sample.ids.count(tokenizer.bos_token_id) == 1
+        assert sample.ids[0] == tokenizer.bos_token_id
+        assert sample.ids == tokenizer.apply_chat_template(messages, return_dict=False)
+    tokenizer = with_bos("{{ bos_token }}" + INSTRUCT)
+    with pytest.raises(UserError, match="more than one BOS"):
+        check_template(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("chatlm", "did you mean 'chatml'"),
+        ("none.jinja", "can't be read"),
+        ("chatml", "no <|im_start|> and no <|im_end|>; use `plain`"),
+    ],
+)
+def test_a_template_that_cannot_be_had_is_an_error(name, match):
+    with pytest.raises(UserError, match=re.escape(match)):
+        resolve_template(spaced(), name)
+
+
+def test_a_template_file(tmp_path):
+    path = tmp_path / "mine.jinja"
+    path.write_text(UNMARKED)
+    tokenizer = byte_level(None)
+    with pytest.raises(UserError, match=r"no chat template, .*data.template: chatml"):
+        check_template(tokenizer)
+    resolve_template(tokenizer, str(path))
+    assert tokenizer.chat_template == UNMARKED
+    path.write_text("{% for %}")
+    with pytest.raises(UserError, match="the template refuses"):
+        resolve_template(tokenizer, str(path))
+        check_template(tokenizer)
 
 
 def test_stop_tokens_are_eos_and_the_end_of_turn():

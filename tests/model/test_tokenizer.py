@@ -22,7 +22,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module", params=[True, False], ids=["digits", "numbers"])
 def trained(request):
-    return train_tokenizer(TEXTS, 330, split_digits=request.param)
+    return train_tokenizer(TEXTS, 280, split_digits=request.param)
 
 
 @pytest.fixture
@@ -52,12 +52,12 @@ def test_a_trained_tokenizer_is_what_it_says(trained):
         None,
     )
     assert trained.chat_template == CHATML
-    assert len(trained) == 330
+    assert len(trained) == 280
 
 
 def test_digits_are_tokens_where_asked():
     words = [
-        train_tokenizer(TEXTS, 330, split_digits=split).tokenize("128") for split in (True, False)
+        train_tokenizer(TEXTS, 280, split_digits=split).tokenize("128") for split in (True, False)
     ]
     assert words == [["1", "2", "8"], ["128"]]
 
@@ -69,7 +69,7 @@ def test_any_text_comes_back(trained, text):
 
 
 def test_training_twice_gives_the_same(trained):
-    one, other = (train_tokenizer(TEXTS, 330) for _ in range(2))
+    one, other = (train_tokenizer(TEXTS, 280) for _ in range(2))
     assert tokenizer_fingerprint(one) == tokenizer_fingerprint(other)
 
 
@@ -80,7 +80,7 @@ def test_what_is_saved_is_loaded_alike(trained, folder):
 
 def test_beside_a_model_of_type_qwen2_the_file_still_holds(trained, folder):
     """SPEED: transformers takes its own rules for such folders; with split digits they are ours."""
-    Qwen2Config(vocab_size=330).save_pretrained(folder)
+    Qwen2Config(vocab_size=280).save_pretrained(folder)
     loaded = load(folder)
     assert loaded(PROBE)["input_ids"] == trained(PROBE)["input_ids"]
     assert loaded.decode(loaded(PROBE)["input_ids"]) == PROBE
@@ -92,19 +92,19 @@ def test_beside_a_model_of_type_qwen2_the_file_still_holds(trained, folder):
 
 
 def test_a_folder_that_auto_tokenizer_reads_with_split_digits_needs_no_help(tmp_path):
-    trained = train_tokenizer(TEXTS, 330)
+    trained = train_tokenizer(TEXTS, 280)
     trained.save_pretrained(tmp_path)
-    Qwen2Config(vocab_size=330).save_pretrained(tmp_path)
+    Qwen2Config(vocab_size=280).save_pretrained(tmp_path)
     assert same(AutoTokenizer.from_pretrained(tmp_path), trained)
 
 
 def test_the_tokenizer_of_the_recipe_goes_before_the_models(tmp_path, folder):
     tokenizer = load_tokenizer(ModelConfig(path=str(tmp_path), tokenizer=str(folder)))
-    assert len(tokenizer) == 330
+    assert len(tokenizer) == 280
 
 
 def test_a_fingerprint_names_what_a_tokenizer_does(trained):
-    other = train_tokenizer(TEXTS[:1], 300)
+    other = train_tokenizer(TEXTS[:1], 270)
     assert tokenizer_fingerprint(other) != tokenizer_fingerprint(trained)
     before = tokenizer_fingerprint(other)
     other(["a", "bb"], padding=True, truncation=True, max_length=1)
@@ -114,7 +114,7 @@ def test_a_fingerprint_names_what_a_tokenizer_does(trained):
 
 
 def without_eos(folder):
-    train_tokenizer(TEXTS, 330).save_pretrained(folder)
+    train_tokenizer(TEXTS, 280).save_pretrained(folder)
     file = folder / "tokenizer_config.json"
     config = {**json.loads(file.read_text()), "tokenizer_class": "PreTrainedTokenizerFast"}
     del config["eos_token"]
@@ -135,7 +135,7 @@ def broken(folder):
     ("make", "match"),
     [
         (lambda folder: folder.mkdir(), "holds no tokenizer"),
-        (lambda folder: None, "there is no folder"),
+        (lambda _: None, "there is no folder"),
         (adapters, "adapters without a tokenizer"),
         (broken, "no tokenizer can be loaded"),
         (without_eos, "no EOS token"),

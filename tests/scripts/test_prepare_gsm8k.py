@@ -53,12 +53,12 @@ def test_annotations_are_kept_on_request(source, tmp_path):
 
 def test_other_content_is_overwritten_only_by_force(source, tmp_path, capsys):
     out = tmp_path / "out"
-    assert run(source, out, "--tokenizer", "300") == 0
+    assert run(source, out, "--tokenizer", "280") == 0
     before = (out / "train.jsonl").read_text()
-    assert run(source, out, "--tokenizer", "300") == 0
+    assert run(source, out, "--tokenizer", "280") == 0
     assert run(source, out, "--annotations") == 2
     assert "--force" in capsys.readouterr().err
-    assert run(source, out, "--tokenizer", "290") == 2
+    assert run(source, out, "--tokenizer", "270") == 2
     assert (out / "train.jsonl").read_text() == before
     assert run(source, out, "--annotations", "--force") == 0
     assert (out / "train.jsonl").read_text() != before

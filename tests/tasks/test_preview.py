@@ -1,4 +1,4 @@
-"""``ftkit data``: the tokens that training sees, all of them, and nothing else where JSON is asked."""
+"""``ftkit data``: the tokens that training sees, and nothing else where JSON is asked for."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ftkit.model.config import ModelConfig
 from ftkit.model.tokenizer import load_tokenizer, train_tokenizer
 from ftkit.tasks.preview import HELD_OUT, preview
 
-ROWS = [
-    {
-        "messages": [
-            {"role": "user", "content": f"{n} + 1?"},
-            {"role": "assistant", "content": words},
-        ]
-    }
-    for n, words in enumerate(["1", "two", "much " * 40, "vier é"])
-]
+WORDS = ["1", "two", "much " * 40, "vier é"] * 4
+
+
+def row(asked, answered):
+    turns = {"user": asked, "assistant": answered}
+    return {"messages": [{"role": role, "content": words} for role, words in turns.items()]}
+
+
+ROWS = [row(f"{n} + 1?", words) for n, words in enumerate(WORDS)]
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +56,8 @@ def lines(capsys):
 def test_json_has_a_line_a_row_dropped_ones_too_and_nothing_else(loaded, capsys):
     preview(loaded(), rows=None, as_json=True)
     found = lines(capsys)
-    assert [sorted(row) for row in found] == [["dropped", "id", "ids", "text", "trained"]] * 4
-    assert [row["dropped"] for row in found] == [None, None, "longer than max_length", None]
+    assert [sorted(row) for row in found] == [["dropped", "id", "ids", "text", "trained"]] * 16
+    assert [row["dropped"] for row in found] == [None, None, "longer than max_length", None] * 4
     assert sum(found[2]["trained"]) == 0
     for row in found:
         assert len(row["trained"]) == len(row["ids"])
@@ -116,7 +116,7 @@ def test_the_report_tells_lengths_and_what_was_dropped(loaded, capsys):
 
 def test_boundaries_of_tokens_are_shown_on_request(loaded, capsys):
     preview(loaded(), rows=4, as_json=False, boundaries=True)
-    assert "v·i·e·r· ·é·<|im_end|>" in capsys.readouterr().out.replace("vi·er", "v·i·e·r")
+    assert " ·é·<|im_end|>" in capsys.readouterr().out  # one character, of two tokens
 
 
 def test_a_user_error_is_one(loaded):
