@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ftkit.core.errors import user_error
 from ftkit.data.load import load_datasets
 from ftkit.data.order import Order
 from ftkit.data.template import stop_tokens
@@ -41,6 +40,8 @@ class Data:
     tokenizer: PreTrainedTokenizerBase
     sets: Datasets
     order: Order
+    rows: int | None
+    """Rows that the run sees; None where it counts steps."""
     steps: int
 
     @property
@@ -58,10 +59,10 @@ def read_data(recipe: Recipe) -> Data:
     tokenizer = load_tokenizer(recipe.model)
     sets = load_datasets(recipe.data, recipe.method.kind, tokenizer, recipe.seed)
     order = Order([len(s) for s, _ in sets.train], [w for _, w in sets.train], recipe.seed)
-    steps = recipe.train.steps or order.steps(recipe.train.epochs or 1.0, recipe.train.prompts)
-    if steps == 0:
-        raise user_error("train.epochs", "not one step long", "write more epochs, or train.steps")
-    return Data(tokenizer, sets, order, steps)
+    train, epochs = recipe.train, recipe.train.epochs or 1.0
+    if train.steps is not None:
+        return Data(tokenizer, sets, order, None, train.steps)
+    return Data(tokenizer, sets, order, order.rows(epochs), order.steps(epochs, train.prompts))
 
 
 def set_up_torch(recipe: Recipe) -> None:
@@ -106,7 +107,8 @@ def build_loop(
     """Tie the parts as the recipe says."""
     world: World = OneProcess()
     config = recipe.train
-    source = Given([s for s, _ in data.sets.train], data.order, config.prompts, world)
+    sets = [s for s, _ in data.sets.train]
+    source = Given(sets, data.order, config.prompts, world, data.rows)
     return Loop(
         groups=source.groups,
         learner=Learner(policy, recipe.method, world),

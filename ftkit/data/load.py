@@ -89,7 +89,8 @@ def load_datasets(
     if measured is not None:
         prompts = np.concatenate([one.keys for one, _ in train])
         seen = int(np.isin(measured.keys, prompts).sum())
-    warnings = [warning for one, _ in train for warning in one.report.warnings()]
+    sets = [one for one, _ in train] + ([] if measured is None else [measured])
+    warnings = [warning for one in sets for warning in one.report.warnings()]
     if seen and measured is not None:
         warnings.append(f"{seen} of {len(measured)} held-out prompts are trained on too")
     return Datasets(train, measured, seen, warnings)

@@ -86,11 +86,15 @@ class Order:
             at, epoch = min(stop, end), epoch + 1
         return rows
 
-    def steps(self, epochs: float, prompts: int) -> int:
-        """Return how many steps see the rows of so many epochs; the last may go into the next."""
+    def rows(self, epochs: float) -> int:
+        """Return how many rows are seen in so many epochs; at least one."""
         whole = int(epochs)
         start, end = self._start(whole), self._start(whole + 1)
-        return max(1, math.ceil((start + round((epochs - whole) * (end - start))) / prompts))
+        return max(1, start + round((epochs - whole) * (end - start)))
+
+    def steps(self, epochs: float, prompts: int) -> int:
+        """Return how many steps see the rows of so many epochs; the last may be a smaller one."""
+        return math.ceil(self.rows(epochs) / prompts)
 
     def _start(self, epoch: int) -> int:
         """Return how many rows are seen before an epoch."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ftkit.data.example import Chat, Document, Example
+from ftkit.data.example import Chat, Example
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,10 +76,10 @@ class Report:
     def add(self, example: Example, samples: Sequence[Sample]) -> None:
         """Count what became of one row."""
         self.rows += 1
-        self.split += isinstance(example, Document) and len(samples) > 1
-        if isinstance(example, Chat):
-            self.by_turn += bool(example.learnt) and len(samples) > 1
-            self.trailing += example.trailing > 0
+        turns = isinstance(example, Chat) and bool(example.learnt)
+        self.by_turn += turns and len(samples) > 1
+        self.split += not turns and len(samples) > 1
+        self.trailing += isinstance(example, Chat) and example.trailing > 0
         for sample in samples:
             if sample.dropped is not None:
                 dropped = self.dropped.setdefault(sample.dropped, Dropped())

@@ -109,7 +109,7 @@ class Policy:
     def _log_probs_by_rows(self, batch: Batch, layout: Layout) -> Tensor:
         """The way that every architecture knows: padded rows, full logits, its own masks."""
         k_max, t_max = batch.size[1:]
-        rows = [(b, k) for b, k in batch.present.nonzero().tolist() if batch.mask[b, k].any()]
+        rows = batch.present.nonzero().tolist() or [(0, 0)]
         lengths = [len(batch.prompts[b]) + int(batch.length[b, k]) for b, k in rows]
         tokens = torch.zeros(len(rows), max(lengths), dtype=torch.int64)
         seen = torch.zeros_like(tokens)

@@ -133,9 +133,9 @@ class HFSampler:
             limit = [min(positions - len(prompt), self.config.max_tokens) for prompt in prompts]
         if min(limit) < 1:
             raise user_error(
-                "sample.max_tokens",
-                f"a prompt of {max(map(len, prompts))} tokens fills the {positions} positions",
-                "leave out longer rows: data.max_length below that",
+                "",
+                f"a prompt of {max(map(len, prompts))} tokens fills all {positions} positions",
+                "shorten it",
             )
         return torch.tensor(limit)
 

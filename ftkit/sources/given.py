@@ -22,8 +22,12 @@ class Given:
     prompts: int
     """Prompts in a step, over all ranks."""
     world: World
+    total: int | None = None
+    """Rows that the whole run sees, so that the last step may be smaller; None = no end."""
 
     def groups(self, step: int) -> Sequence[Group]:
         """Return this rank's groups of a step, counted from 1."""
         rows = self.order.rows_of_step(step - 1, self.prompts)
+        if self.total is not None:
+            rows = rows[: self.total - (step - 1) * self.prompts]
         return [self.sets[s][row] for s, row in rows[self.world.rank :: self.world.size]]

@@ -75,7 +75,8 @@ class Lines:
         self.say(
             f"step {step}/{self._steps}  loss {line['loss']:.4f}  "
             f"grad_norm {line['grad_norm']:.3g}  lr {line['lr']:.3g}  "
-            f"{line['tokens'] / max(line['seconds'], 1e-9):,.0f} tokens/s  left {_clock(pace * (self._steps - step))}"
+            f"{line['tokens'] / max(line['seconds'], 1e-9):,.0f} tokens/s  "
+            f"left {_clock(pace * (self._steps - step))}"
         )
 
     def say(self, text: str) -> None:

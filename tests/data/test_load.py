@@ -215,6 +215,26 @@ def test_nothing_to_learn_is_an_error(file):
         read([])
 
 
+def test_what_was_made_of_one_row_is_counted(tmp_path):
+    """PITFALLS 6, 9."""
+    path = write(tmp_path / "texts.jsonl", [{"text": "a b c d e f g h"}, {"text": "a"}])
+    report = read(path, kind="documents", max_length=5, overlong="split").train[0][0].report
+    assert (report.rows, report.split, report.by_turn) == (2, 1, 0)
+    assert report.kept > 2
+    turns = [user("a"), assistant("<think>b</think>c"), user("d"), assistant("e")]
+    path = write(tmp_path / "turns.jsonl", [{"messages": turns}])
+    report = read(path, byte_level(THINKING)).train[0][0].report
+    assert (report.rows, report.kept, report.split, report.by_turn) == (1, 2, 0, 1)
+
+
+def test_the_held_out_file_is_reported_too(tmp_path, file):
+    """PITFALLS 9."""
+    held = write(tmp_path / "held.jsonl", [{"prompt": "a", "completion": "b" * 99}, ROWS[0]])
+    data = read(file, eval=held, max_length=30, overlong="drop")
+    assert len(data.eval) == 1
+    assert data.warnings[0] == f"{held}: 1 dropped (longer than max_length), first at {held}:1"
+
+
 def test_sets_keep_their_weights_and_reports(tmp_path, file):
     """PITFALLS 9, 15."""
     texts = [{"messages": [user("a"), assistant("b"), user("c")]}] * 2

@@ -206,3 +206,12 @@ def test_unit_of_the_mean(recipe, tmp_path):
         run(path)
     token, answer = (lines(tmp_path / a / "metrics.jsonl")[0] for a in ("token", "answer"))
     assert answer["loss"] == pytest.approx(token["loss"] * token["trained"] / 80)
+
+
+def test_epochs_see_every_row_exactly_as_often_as_they_say(recipe, tmp_path):
+    """80 rows in steps of 32, 1.5 times: 120 rows, the last step of 24."""
+    run(recipe(train={"prompts": 32, "steps": None, "epochs": 1.5}))
+    metrics = lines(tmp_path / "run/metrics.jsonl")
+    assert [row["step"] for row in metrics] == [1, 2, 3, 4]
+    full, last = metrics[0]["tokens"], metrics[3]["tokens"]
+    assert 0.6 < last / full < 0.9

@@ -218,7 +218,7 @@ def test_positions_are_a_length_limit():
     long, short = sampler(model, stop=[]).generate(prompts, answers=1, seed=0)
     assert (len(long[0].tokens), long[0].finish) == (4, "length")
     assert len(short[0].tokens) == 12
-    with pytest.raises(UserError, match="64 tokens fills the 64 positions"):
+    with pytest.raises(UserError, match="64 tokens fills all 64 positions"):
         sampler(model).generate([[3] * 64], answers=1, seed=0)
 
 
