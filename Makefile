@@ -66,7 +66,9 @@ recipes: $(READY) ## check every recipe in recipes/
 docs: $(READY) ## write docs/recipe.md anew from the code
 	@$(BIN)/python scripts/make_reference.py
 
-bench-sft: $(READY) ## compare speed and memory of sft with TRL's trainer (minutes)
+bench-sft: $(READY) ## compare speed and memory of sft with TRL's trainer (installs TRL; minutes)
+	@$(BIN)/python -c 'import trl' 2>/dev/null || \
+	  $(BIN)/pip install --quiet --constraint $(VENV)/constraints.txt --editable '.[bench]'
 	@$(BIN)/python scripts/bench_sft.py
 
 clean: ## remove runs/tiny and what the tools cache

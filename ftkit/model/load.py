@@ -134,7 +134,7 @@ def _stored(config: ModelConfig, trainable: bool) -> PreTrainedModel:
     if not trainable:
         return model
     log.warning("%s holds adapters: they are merged into %s before training", path, base)
-    return model.merge_and_unload()
+    return model.merge_and_unload().requires_grad_()  # peft had frozen the base
 
 
 def _pretrained(path: str, config: ModelConfig) -> PreTrainedModel:
@@ -257,7 +257,12 @@ def _disagreement(policy: Policy) -> str | None:
         ]
     )
     policy.way = "rows"
-    expected = policy.forward(batch)
+    try:
+        expected = policy.forward(batch)
+    except RuntimeError as error:
+        raise user_error(
+            "model", f"it cannot read a batch: {error}", "mend its configuration"
+        ) from error
     policy.way = "segments"
     try:
         found = policy.forward(batch)
