@@ -7,7 +7,7 @@ import sys
 import traceback
 from typing import NoReturn
 
-from ftkit.core.errors import RunError, UserError
+from ftkit.core.errors import USER_ERROR, RunError, UserError, disk_is_full
 
 INTERRUPTED = 130
 
@@ -29,6 +29,14 @@ def main() -> NoReturn:
     except RunError as error:
         _debug()
         _fail([f"the run failed: {error}"], error.status)
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        _debug()
+        place = getattr(error, "filename", None) or "the disk"
+        _fail(
+            [f"{place}: the disk is full; free some space, then run the command again"], USER_ERROR
+        )
     except KeyboardInterrupt:
         _debug()
         _fail(["interrupted"], INTERRUPTED)

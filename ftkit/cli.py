@@ -183,7 +183,13 @@ def schema() -> None:
 def data(
     recipe: RecipeName,
     overrides: Overrides = None,
-    rows: Annotated[int, typer.Option(min=0, help="Show so many rows.")] = 3,
+    rows: Annotated[
+        int | None,
+        typer.Option(min=0, help="Show so many rows of each set (default: 3; with --json all)."),
+    ] = None,
+    boundaries: Annotated[
+        bool, typer.Option("--boundaries", help="Put a bar between tokens.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what a recipe learns from, token by token.
@@ -193,7 +199,8 @@ def data(
     loaded = _loaded(recipe, overrides)
     from ftkit.tasks.preview import preview
 
-    preview(loaded, rows=rows, as_json=as_json)
+    few = None if as_json else 3
+    preview(loaded, rows=few if rows is None else rows, as_json=as_json, boundaries=boundaries)
 
 
 @app.command()

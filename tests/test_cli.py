@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -107,12 +108,18 @@ def test_other_commands_call_their_tasks(folder, task):
     previewed = task("preview", "preview")
     chatted = task("chat", "chat")
     run("eval", "runs/a", "a=b", "--limit", "3", "--data", "d.jsonl", "--rows", "o", "--json")
-    run("data", "r.yaml", "--rows", "0", "--json")
+    run("data", "r.yaml", "--rows", "0", "--boundaries")
+    run("data", "r.yaml")
+    run("data", "r.yaml", "--json")
     run("chat", "m", "--once", "hi", "--temperature", "0.5", "--max-tokens", "7")
     assert evaluated == [
         (("runs/a", ("a=b",)), {"data": "d.jsonl", "limit": 3, "as_json": True, "rows": "o"})
     ]
-    assert previewed[0][1] == {"rows": 0, "as_json": True}
+    assert [options for _, options in previewed] == [
+        {"rows": 0, "as_json": False, "boundaries": True},
+        {"rows": 3, "as_json": False, "boundaries": False},
+        {"rows": None, "as_json": True, "boundaries": False},
+    ]
     assert chatted == [(("m",), {"once": "hi", "temperature": 0.5, "max_tokens": 7})]
 
 
@@ -126,6 +133,7 @@ def test_other_commands_call_their_tasks(folder, task):
         (UserError([]), 2),
         (RunError("the loss is not finite"), 1),
         (KeyboardInterrupt(), 130),
+        (OSError(errno.ENOSPC, "No space left on device"), 2),
     ],
 )
 def test_exit_statuses(folder, task, monkeypatch, capsys, *, error, code):

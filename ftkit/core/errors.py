@@ -6,11 +6,15 @@ status 1; neither shows a traceback unless ``FTKIT_DEBUG=1``.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 USER_ERROR = 2
 RUN_FAILED = 1
+
+FULL = ("no space left on device", "disk quota exceeded", "pytorchstreamwriter failed writing")
+"""What libraries that keep the error's number to themselves say of a full disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,16 @@ class RunError(Exception):
     """A run that was well described and failed all the same: a non-finite loss, a lost device."""
 
     status = RUN_FAILED
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error, of Python or of a library that writes files itself, means a full disk.
+
+    >>> disk_is_full(OSError(28, "No space left on device")), disk_is_full(OSError(2, "no file"))
+    (True, False)
+    """
+    numbered = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
+    return numbered or any(sign in str(error).lower() for sign in FULL)
 
 
 def user_error(place: str, found: str, remedy: str = "") -> UserError:

@@ -22,6 +22,7 @@ class Mean:
 def masked_mean(x: Tensor, mask: Tensor) -> Mean:
     """Return the mean of ``x`` where ``mask`` (bool, same shape) holds.
 
+    >>> import torch
     >>> masked_mean(torch.tensor([1.0, 3.0, 9.0]), torch.tensor([True, True, False]))
     Mean(total=tensor(4., dtype=torch.float64), count=tensor(2))
     """

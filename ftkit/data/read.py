@@ -175,7 +175,7 @@ def _object(line: bytes, place: str, faults: Faults) -> dict[str, Any] | None:
     if not line.strip():
         return None
     try:
-        fields = json.loads(line.decode("utf-8-sig"))
+        fields = json.loads(line.decode("utf-8-sig").rstrip("\r\n"))
     except UnicodeDecodeError as error:
         found = f"byte {line[error.start]:#04x} at column {error.start + 1} is not UTF-8"
         faults.add(place, found, "save the file as UTF-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +11,19 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
-from transformers import GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig
 
 from ftkit.core.errors import RunError
 from ftkit.model.policy import causal_lm
 
 if TYPE_CHECKING:
     from ftkit.model.policy import Policy
+
+
+log = logging.getLogger("ftkit")
+
+PROBE = "Is 12 + 345 = 357?\n  Yes: naïve café, 東京 🙂."
+"""A text with digits, spaces, marks and letters that tokenizers treat each in their way."""
 
 
 def save_model(policy: Policy, folder: Path, stop: Sequence[int]) -> None:
@@ -52,10 +59,24 @@ def save_model(policy: Policy, folder: Path, stop: Sequence[int]) -> None:
         base.save_pretrained(aside)
     generation.save_pretrained(aside)
     tokenizer.save_pretrained(aside)
+    if not _reloads(policy, aside):
+        log.warning(
+            "%s: AutoTokenizer reads this tokenizer otherwise than it was trained with, since "
+            "transformers has rules of its own for %s models; load it with "
+            "PreTrainedTokenizerFast, or train with a tokenizer made for them",
+            folder,
+            base.config.model_type,
+        )
     if not adapters:
         _read_back(aside, base.state_dict())
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
+
+
+def _reloads(policy: Policy, folder: Path) -> bool:
+    """Whether transformers, left to itself, makes the same tokens of a text."""
+    again = AutoTokenizer.from_pretrained(folder)
+    return bool(again(PROBE).input_ids == policy.tokenizer(PROBE).input_ids)
 
 
 def _read_back(folder: Path, state: dict[str, torch.Tensor]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,8 @@ def _run(recipe: Recipe, data: Data, folder: RunFolder) -> int:
         try:
             reason = loop.run()
         except BaseException as error:
-            folder.write_json("summary.json", _ending(loop, "failed", str(error), start))
+            with suppress(OSError):  # a full disk must not hide what happened
+                folder.write_json("summary.json", _ending(loop, "failed", str(error), start))
             raise
         finally:
             display.close()

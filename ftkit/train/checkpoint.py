@@ -8,7 +8,6 @@ COMPLETE              there once everything else is on the disk
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from ftkit.core.errors import RunError, user_error
+from ftkit.core.errors import RunError, disk_is_full, user_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,9 +72,15 @@ class Checkpoints:
             shutil.rmtree(final, ignore_errors=True)
             aside.rename(final)
             _sync(self.folder)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise _explained(error, self.folder) from error
+            if not disk_is_full(error):
+                raise
+            raise user_error(
+                str(self.folder),
+                "the disk is full; older checkpoints are untouched",
+                "free some space, then --resume",
+            ) from error
         self._rotate(saved.step, keep_too)
         return final
 
@@ -126,16 +131,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _explained(error: Exception, folder: Path) -> Exception:
-    """Say what a full disk means for the run; other errors stay what they are."""
-    full = {errno.ENOSPC, errno.EDQUOT}
-    text = str(error).lower()
-    if getattr(error, "errno", None) in full or "no space" in text or "unexpected pos" in text:
-        return user_error(
-            str(folder),
-            "the disk is full; older checkpoints are untouched",
-            "free some space, then --resume",
-        )
-    return error

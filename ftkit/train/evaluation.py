@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Judged = tuple[Answer, Verdict]
 
+GREEDY = SampleConfig(temperature=0.0)
+"""How answers are written where the recipe does not say."""
+
 CHUNK = 256
 """Rows that are collated at once; memory only."""
 
@@ -98,7 +101,7 @@ def evaluate(
         groups = _with_truth(groups, policy.tokenizer, stop)
         for row, group in zip(rows, groups, strict=True):
             row |= {"prompt": group.prompt_text, "truth": group.truth}
-        for sampler, answers, suffix in _samplers(policy, sample or SampleConfig(), stop):
+        for sampler, answers, suffix in _samplers(policy, sample or GREEDY, stop):
             judged = _answer(
                 groups, sampler, build_verifier(verify), answers=answers, keys=chosen, seed=seed
             )

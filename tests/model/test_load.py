@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import huggingface_hub
 import pytest
 import torch
 from tokenizers import Tokenizer, models
@@ -142,7 +143,7 @@ def test_adapters_on_disk_are_part_of_the_model(tokenizer, tmp_path):
     ],
 )
 def test_what_cannot_be_loaded(tokenizer, monkeypatch, config, says):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=says):
         load(tokenizer, **config)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -180,6 +181,25 @@ def test_each_prompt_is_read_once_and_rows_that_ended_are_not_fed():
     assert fed[0] == (5, 7)
     lengths = [len(answer.tokens) for row in found for answer in row]
     assert fed[1:] == [(sum(n > t for n in lengths), 1) for t in range(1, max(lengths))]
+
+
+@pytest.mark.parametrize(
+    ("budget", "read"),
+    [
+        ({}, [(5, 7)]),
+        ({"rows": 4}, [(2, 2), (2, 3), (1, 7)]),  # two answers each, sorted by length
+        ({"rows": 1}, [(1, 1), (1, 2), (1, 3), (1, 3), (1, 7)]),  # one prompt at least
+        ({"cache_tokens": 6 * 15}, [(3, 3), (2, 7)]),  # 6 rows of 3 + 12 tokens; 4 of 7 + 12
+    ],
+)
+def test_batches_keep_within_their_budgets(budget, read):
+    model = build()
+    fed = []
+    model.register_forward_pre_hook(
+        lambda _, __, kwargs: fed.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    replace(sampler(model, stop=[]), **budget).generate(PROMPTS, answers=2, seed=0)
+    assert fed[:: len(fed) // len(read)] == read
 
 
 def test_a_stream_is_the_first_answer():

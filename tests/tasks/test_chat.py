@@ -87,6 +87,9 @@ def test_the_history_holds_what_was_said(tokenizer):
     assert "".join(talk.answer("1")) == "2 + é"
     assert "".join(talk.answer("5")) == "2 + é"
     assert talk.history == turns("1", "2 + é", "5", "2 + é")
+    comma = tokenizer(",", add_special_tokens=False)["input_ids"]  # no special token
+    stopped = Talk(Script([*said, *comma], stop=comma), tokenizer, templated=False)
+    assert "".join(stopped.answer("1")) == "2 + é"
     plain = Talk(Script(said, stop=stop), tokenizer, templated=False)
     assert "".join(plain.answer("1")) == "2 + é"
     assert plain.history == []

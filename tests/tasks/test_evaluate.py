@@ -43,7 +43,8 @@ def test_a_run_is_its_model_and_a_recipe_is_what_it_starts_from(run, measure):
 
 
 def test_rows_limit_and_overrides(run, measure, tmp_path):
-    assert measure(run, data=str(run.parent / "other.jsonl"))["n"] == 2
+    for target in (run, run / "recipe.yaml"):
+        assert measure(target, data=str(run.parent / "other.jsonl"))["n"] == 2
     assert measure(run, limit=4)["n"] == 4
     assert measure(run, "eval.limit=3")["n"] == 3
     assert "exact_match_sampled" not in measure(run, "sample.temperature=0")
