@@ -89,6 +89,9 @@ def _run(recipe: Recipe, data: Data, folder: RunFolder) -> int:
             say(f"going on after step {done} of {data.steps}")
         try:
             reason = loop.run()
+            ended = reason in {"steps", "until"}
+            if ended:
+                _export(policy, loop, folder, data)
         except BaseException as error:
             with suppress(OSError):  # a full disk must not hide what happened
                 folder.write_json("summary.json", _ending(loop, "failed", str(error), start))
@@ -96,20 +99,17 @@ def _run(recipe: Recipe, data: Data, folder: RunFolder) -> int:
         finally:
             display.close()
             journal.close()
-        stopped = reason not in {"steps", "until"}
-        folder.write_json(
-            "summary.json", _ending(loop, "stopped" if stopped else "finished", reason, start)
-        )
-        write_report(folder.path)
-        if stopped:
-            where = (
-                f"step {loop.state.step} of {data.steps}; the same command with --resume goes on"
-            )
-            say(f"{reason}: stopped with a checkpoint after {where}")
-            return interrupt.status
-        _export(policy, loop, folder, data)
-    _farewell(loop, folder, reason, time.monotonic() - start)
-    return 0
+    status = "finished" if ended else "stopped"
+    folder.write_json("summary.json", _ending(loop, status, reason, start))
+    write_report(folder.path)
+    if ended:
+        _farewell(loop, folder, reason, time.monotonic() - start)
+        return 0
+    say(
+        f"{reason}: stopped with a checkpoint after step {loop.state.step} of {data.steps}; "
+        "the same command with --resume goes on"
+    )
+    return interrupt.status
 
 
 def _newest(recipe: Recipe, folder: RunFolder, data: Data) -> Saved | None:
@@ -171,7 +171,8 @@ def _farewell(loop: Loop, folder: RunFolder, reason: str, seconds: float) -> Non
     say(
         f"{why} after step {loop.state.step}, {seconds:.0f} s{found}\n"
         f"  model    {folder.path}/model   (transformers loads it)\n"
-        f"  metrics  {folder.path}/metrics.jsonl, eval.jsonl, report.html\n"
+        f"  metrics  {folder.path}/metrics.jsonl\n"
+        f"  curves   {folder.path}/report.html\n"
         f"next: ftkit eval {folder.path}   or   ftkit chat {folder.path}",
     )
 

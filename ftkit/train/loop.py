@@ -46,6 +46,8 @@ class State:
     best_value: float | None = None
     measured: dict[str, Any] | None = None
     """The newest evaluation."""
+    measured_at: int | None = None
+    """The step after which it was made."""
 
 
 @dataclass
@@ -78,19 +80,26 @@ class Loop:
         ``steps``, ``until``, or the name of a signal; in each case there is a checkpoint of the
         last step.
         """
-        reason = "steps"
-        while self.state.step < self.steps:
+        while (ended := self._ended()) is None:
             self._step()
-            last = self.state.step == self.steps
-            reached = self._evaluate() if self._due(self.eval.every) or last else False
-            stopped = self.interrupt.signal
-            if last or reached or stopped or self._due(self.checkpoint.every):
+            if self._due(self.eval.every) or self.state.step == self.steps:
+                self._evaluate()
+            ended, stopped = self._ended(), self.interrupt.signal
+            if ended or stopped or self._due(self.checkpoint.every):
                 self._save()
-            if reached or stopped:
-                reason = "until" if reached or stopped is None else stopped.name
-                break
-        self.display.close()
-        return reason
+            if stopped and not ended:
+                return stopped.name
+        return ended
+
+    def _ended(self) -> str | None:
+        """Return why there is nothing more to do; None if there is."""
+        if self.state.step >= self.steps:
+            return "steps"
+        targets, found = self.train.until, self.state.measured
+        if not targets or found is None or self.state.measured_at != self.state.step:
+            return None
+        reached = (reaches(name, value_of(found, name), aim) for name, aim in targets.items())
+        return "until" if all(reached) else None
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.state.step % every == 0
@@ -115,23 +124,19 @@ class Loop:
         self.journal.step(line)
         self.display.step(line)
 
-    def _evaluate(self) -> bool:
-        """Measure the held-out rows; return whether the run's target is reached."""
+    def _evaluate(self) -> None:
+        """Measure the held-out rows."""
         if self.evaluate is None:
-            return False
+            return
         measured = self.evaluate()
         found = measured.to_json()
-        self.state.measured = found
+        self.state.measured, self.state.measured_at = found, self.state.step
         self.journal.evaluation({"step": self.state.step, **found})
         self.journal.append(
             "samples.jsonl", [{"step": self.state.step, **s} for s in measured.samples]
         )
         self.display.say(f"step {self.state.step}  {summary(found)}")
         self._note_best(found)
-        targets = self.train.until
-        return bool(targets) and all(
-            reaches(name, value_of(found, name), target) for name, target in targets.items()
-        )
 
     def _note_best(self, found: Mapping[str, Any]) -> None:
         name = self.checkpoint.best

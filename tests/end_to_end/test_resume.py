@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from ftkit.core.errors import UserError
+from ftkit.tasks import train as task
 from ftkit.train import loop
 from tests.end_to_end.conftest import lines, run
 
@@ -105,6 +106,34 @@ def test_resume_of_a_finished_run_changes_nothing(recipe, tmp_path, capsys):
     assert run(path, resume=True) == 0
     assert "finished" in capsys.readouterr().out
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+
+
+def test_killed_between_the_target_and_the_export(recipe, tmp_path, monkeypatch, files):
+    """The target that was reached before the end of the process still ends the run."""
+    sections = {"train": {"steps": 9, "until": {"eval.loss": 100.0}}}
+    assert run(recipe("straight", **sections)) == 0
+    path = recipe("resumed", **sections)
+
+    def die(*args):
+        raise Killed
+
+    monkeypatch.setattr(task, "save_model", die)
+    with pytest.raises(Killed):
+        run(path)
+    monkeypatch.undo()
+    monkeypatch.setenv("FTKIT_CACHE", str(files / "cache"))
+    assert run(path, resume=True) == 0
+    metrics = [lines(tmp_path / name / "metrics.jsonl") for name in ("straight", "resumed")]
+    assert metrics[0] == metrics[1]
+    assert len(metrics[0]) == 3
+    assert (tmp_path / "resumed/model/model.safetensors").is_file()
+
+
+def test_a_further_target_goes_on(recipe, tmp_path):
+    path = recipe(train={"steps": 9, "until": {"eval.loss": 100.0}})
+    run(path)
+    assert run(path, "train.until={eval.loss: 0.0}", resume=True) == 0
+    assert [row["step"] for row in lines(tmp_path / "run/metrics.jsonl")] == list(range(1, 10))
 
 
 def test_another_recipe_is_refused_with_what_differs(recipe, monkeypatch):
