@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 460, 220, 56, 26
+NO_CURVE = {"step", "n", "tokens", "trained", "seconds"}
+"""Numbers of a line that say how much was done and not how well."""
 STYLE = """
 body{font:14px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;
 background:#fff;color:#1b1f24}
@@ -23,10 +25,9 @@ circle{fill:#7db4ee}}
 
 def write_report(run: Path) -> None:
     """Write RUN/report.html from the run's own files."""
-    series = {
-        **_series(run / "metrics.jsonl", ""),
-        **_series(run / "eval.jsonl", "eval."),
-    }
+    trained, measured = _series(run / "metrics.jsonl", ""), _series(run / "eval.jsonl", "eval.")
+    loss = {"loss": trained.pop("loss")} if "loss" in trained else {}
+    series = {**loss, **measured, **trained}
     summary = json.loads((run / "summary.json").read_text())
     rows = "".join(
         f"<tr><th>{html.escape(str(key))}</th><td>{html.escape(_short(value))}</td></tr>"
@@ -63,8 +64,8 @@ def chart(points: Sequence[tuple[float, float]]) -> str:
         f'<line x1="{LEFT}" y1="{base}" x2="{WIDTH}" y2="{base}"/>'
         f'<line x1="{LEFT}" y1="10" x2="{LEFT}" y2="{base}"/>'
         f'<path d="{path}"/><circle cx="{dot[0]}" cy="{dot[1]}" r="2.5"/>'
-        f'<text x="{LEFT - 4}" y="14" text-anchor="end">{high:.4g}</text>'
-        f'<text x="{LEFT - 4}" y="{base}" text-anchor="end">{low:.4g}</text>'
+        f'<text x="{LEFT - 4}" y="14" text-anchor="end">{high:.3g}</text>'
+        f'<text x="{LEFT - 4}" y="{base}" text-anchor="end">{low:.3g}</text>'
         f'<text x="{LEFT}" y="{HEIGHT - 8}">step {first:g}</text>'
         f'<text x="{WIDTH - 4}" y="{HEIGHT - 8}" text-anchor="end">{last:g}</text></svg>'
     )
@@ -77,12 +78,25 @@ def _series(path: Path, prefix: str) -> dict[str, list[tuple[float, float]]]:
         return series
     for line in path.read_text().splitlines():
         row: dict[str, Any] = json.loads(line)
+        if "seconds" in row:
+            row["tokens a second"] = row["tokens"] / max(row["seconds"], 1e-9)
         for name, value in row.items():
             number = value.get("value") if isinstance(value, dict) else value
-            if name not in {"step", "n"} and isinstance(number, int | float):
+            if name not in NO_CURVE and isinstance(number, int | float):
                 series.setdefault(prefix + name, []).append((row["step"], float(number)))
     return series
 
 
 def _short(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    """Put a value of the summary in a line.
+
+    >>> _short({"n": 3, "loss": {"value": 1.23456, "interval": [1.0, 1.5]}})
+    'n 3, loss 1.235 (1 to 1.5)'
+    """
+    if isinstance(value, dict) and "value" in value and "interval" in value:
+        interval = value["interval"]
+        span = f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else ""
+        return f"{value['value']:.4g}{span}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_short(inner)}" for name, inner in value.items())
+    return f"{value:,}" if isinstance(value, int | float) else str(value or "none")
