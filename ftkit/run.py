@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ftkit.core.errors import user_error
 from ftkit.data.load import load_datasets
 from ftkit.data.order import Order
 from ftkit.data.template import stop_tokens
-from ftkit.model.load import load_policy
+from ftkit.model.load import check_positions, load_policy
 from ftkit.model.tokenizer import load_tokenizer
 from ftkit.parallel.world import OneProcess, World
 from ftkit.sources.given import Given
@@ -62,7 +63,14 @@ def read_data(recipe: Recipe) -> Data:
     train, epochs = recipe.train, recipe.train.epochs or 1.0
     if train.steps is not None:
         return Data(tokenizer, sets, order, None, train.steps)
-    return Data(tokenizer, sets, order, order.rows(epochs), order.steps(epochs, train.prompts))
+    steps = order.steps(epochs, train.prompts)
+    if train.warmup > steps:
+        raise user_error(
+            "train.warmup",
+            f"{train.warmup:g} steps, and the whole run has {steps}",
+            "write fewer, or a share of all steps below 1",
+        )
+    return Data(tokenizer, sets, order, order.rows(epochs), steps)
 
 
 def set_up_torch(recipe: Recipe) -> None:
@@ -73,10 +81,18 @@ def set_up_torch(recipe: Recipe) -> None:
 
 
 def build_policy(recipe: Recipe, data: Data) -> Policy:
-    """Load the policy."""
-    return load_policy(
+    """Load the policy.
+
+    Raises:
+        UserError: if there is no such model, or rows are longer than it can read.
+    """
+    policy = load_policy(
         recipe.model, data.tokenizer, micro_tokens=recipe.train.micro_tokens, seed=recipe.seed
     )
+    sets = [one for one, _ in data.sets.train] + ([data.sets.eval] if data.sets.eval else [])
+    longest = max(int(one.lengths.max()) for one in sets)
+    check_positions(policy.model, longest)
+    return policy
 
 
 def build_evaluation(recipe: Recipe, data: Data, policy: Policy) -> partial[Measures] | None:

@@ -65,27 +65,34 @@ class Part:
         return torch.tensor(self.rows)[:, None].expand_as(answer), answer, valid
 
 
-def cut(batch: Batch, micro_tokens: int, *, groups: bool = False) -> Iterator[Part]:
+def cut(
+    batch: Batch, micro_tokens: int, *, groups: bool = False, padded: bool = False
+) -> Iterator[Part]:
     """Cut a batch into parts of at most ``micro_tokens`` tokens.
 
     A group of answers is cut only where it is larger than that by itself, and never with
-    ``groups``.  An answer larger by itself goes alone.
+    ``groups``.  An answer larger by itself goes alone.  ``padded`` counts the places of padded
+    rows, each with its own prompt, and not real tokens.
     """
     lengths: Sequence[Sequence[int]] = batch.length.tolist()
     present = batch.present.tolist()
     rows: list[int] = []
     answers: list[tuple[int, ...]] = []
-    used = 0
+    used = count = longest = 0
     for b, prompt in enumerate(batch.prompts):
         mine = [k for k in range(batch.size[1]) if present[b][k]] or [0]
-        for chunk in _chunks(mine, lengths[b], micro_tokens - len(prompt), groups):
+        budget = 0 if padded else micro_tokens - len(prompt)
+        for chunk in _chunks(mine, lengths[b], budget, groups):
             cost = len(prompt) + sum(lengths[b][k] for k in chunk)
-            if rows and used + cost > micro_tokens:
+            row = len(prompt) + max(lengths[b][k] for k in chunk)
+            after = (count + len(chunk)) * max(longest, row) if padded else used + cost
+            if rows and after > micro_tokens:
                 yield Part(tuple(rows), tuple(answers))
-                rows, answers, used = [], [], 0
+                rows, answers = [], []
+                used = count = longest = 0
             rows.append(b)
             answers.append(chunk)
-            used += cost
+            used, count, longest = used + cost, count + len(chunk), max(longest, row)
     if rows:
         yield Part(tuple(rows), tuple(answers))
 

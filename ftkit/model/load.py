@@ -5,28 +5,26 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from ftkit.core.batch import collate
 from ftkit.core.errors import Fault, UserError, user_error
-from ftkit.core.group import Answer, Group
-from ftkit.model import attention
 from ftkit.model.policy import Policy
+from ftkit.model.way import choose_way
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ftkit.model.config import ModelConfig
 
 log = logging.getLogger("ftkit")
-
-AGREEMENT = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""Mean difference of log-probabilities, in nats, up to which two ways through a model are one."""
 
 
 def load_policy(
@@ -55,12 +53,11 @@ def load_policy(
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    attention.register()
     torch.manual_seed(seed)
     model = _initial(config, tokenizer) if config.init is not None else _stored(config, trainable)
     _check_vocabulary(model, tokenizer, config)
     switch_dropout_off(model)
-    if trainable and config.lora is not None:
+    if trainable and config.lora is not None and not hasattr(model, "peft_config"):
         model = _with_adapters(model, config)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
@@ -71,7 +68,7 @@ def load_policy(
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.train(trainable)
     policy = Policy(model, tokenizer, micro_tokens)
-    policy.way = _choose_way(policy, config)
+    choose_way(policy, config.attention)
     return policy
 
 
@@ -115,7 +112,7 @@ def _initial(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrai
     )
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            full, attn_implementation=attention.NAME, dtype=getattr(torch, config.dtype)
+            full, dtype=getattr(torch, config.dtype)
         )
     except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
         raise user_error("model.init", f"{architecture} refuses it: {error}", "mend it") from error
@@ -123,49 +120,61 @@ def _initial(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrai
 
 
 def _stored(config: ModelConfig, trainable: bool) -> PreTrainedModel:
-    """Weights of a folder or of the hub; a folder of adapters is its base with them."""
+    """Weights of a folder or of the hub; a folder of adapters is its base with them.
+
+    For training they are merged into it, or, with ``model.lora``, trained further.
+    """
     path = str(config.path)
+    if path.startswith("~"):
+        path = str(Path(path).expanduser())
     if not (Path(path) / "adapter_config.json").is_file():
-        return _pretrained(path, config)
+        return _pretrained(path, config, config.revision)
     from peft import PeftConfig, PeftModel
 
-    base = PeftConfig.from_pretrained(path).base_model_name_or_path
-    model = PeftModel.from_pretrained(_pretrained(str(base), config), path)
-    if not trainable:
+    with _told(path):
+        adapters = PeftConfig.from_pretrained(path)
+    base = str(adapters.base_model_name_or_path)
+    model = _pretrained(base, config, adapters.revision)
+    further = trainable and config.lora is not None
+    if further:
+        _check_same_adapters(config, adapters, path)
+    with _told(path):
+        model = PeftModel.from_pretrained(model, path, is_trainable=further)
+    if further or not trainable:
         return model
     log.warning("%s holds adapters: they are merged into %s before training", path, base)
     return model.merge_and_unload().requires_grad_()  # peft had frozen the base
 
 
-def _pretrained(path: str, config: ModelConfig) -> PreTrainedModel:
-    options: dict[str, Any] = {
-        "dtype": getattr(torch, config.dtype),
-        "revision": config.revision or "main",
-        "trust_remote_code": config.trust_remote_code,
-    }
+def _check_same_adapters(config: ModelConfig, adapters: Any, path: str) -> None:
+    lora = config.lora
+    assert lora is not None
+    mine = {"r": lora.r, "alpha": lora.alpha, "rslora": lora.rslora}
+    its = {"r": adapters.r, "alpha": adapters.lora_alpha, "rslora": adapters.use_rslora}
+    faults = [
+        Fault(
+            f"model.lora.{key}",
+            f"is {mine[key]}, and {path} holds adapters with {its[key]}",
+            f"write {its[key]} to train them further, or lora: null to merge them and train all",
+        )
+        for key in mine
+        if mine[key] != its[key]
+    ]
+    if faults:
+        raise UserError(faults)
+
+
+def _pretrained(path: str, config: ModelConfig, revision: str | None) -> PreTrainedModel:
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise user_error(f"model.path {path}", "no config.json in it", "give a model's folder")
-    try:
-        implementation = (
-            {} if config.attention == "rows" else {"attn_implementation": attention.NAME}
+    with _told(path):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=getattr(torch, config.dtype),
+            revision=revision or "main",
+            trust_remote_code=config.trust_remote_code,
+            output_loading_info=True,
         )
-        try:
-            model, report = AutoModelForCausalLM.from_pretrained(
-                path, **options, **implementation, output_loading_info=True
-            )
-        except ValueError as error:  # an architecture that lets no attention be exchanged
-            if "attention" not in str(error):
-                raise
-            model, report = AutoModelForCausalLM.from_pretrained(
-                path, **options, output_loading_info=True
-            )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise user_error(
-            f"model.path {path}",
-            f"no model can be loaded from it: {reason}",
-            "give a folder with config.json and safetensors, or a hub name within reach",
-        ) from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise user_error(
@@ -174,6 +183,20 @@ def _pretrained(path: str, config: ModelConfig) -> PreTrainedModel:
             "the folder's configuration and its safetensors do not belong together",
         )
     return model
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """Turn what goes wrong while files are read into an error that names the folder."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise user_error(
+            f"model.path {path}",
+            f"no model can be loaded from it: {reason}",
+            "give a folder with config.json and safetensors, or a hub name within reach",
+        ) from error
 
 
 def _check_vocabulary(
@@ -188,14 +211,35 @@ def _check_vocabulary(
         )
 
 
+def check_positions(model: PreTrainedModel, longest: int) -> None:
+    """Refuse rows that are longer than a model can read.
+
+    Rotary embeddings go on past the length that a model was trained at, with less and less sense:
+    that is said.  Learned ones end.
+
+    Raises:
+        UserError: if there is no embedding for the last positions.
+    """
+    config = model.config.get_text_config()
+    known = getattr(config, "max_position_embeddings", None)
+    if known is None or longest <= known:
+        return
+    found = f"rows have up to {longest} tokens, and the model knows {known} positions"
+    if getattr(config, "rope_parameters", None):
+        log.warning("%s: it extrapolates", found)
+        return
+    remedy = f"write data.max_length: {known} and overlong: drop or truncate"
+    raise user_error("data.max_length", found, remedy)
+
+
 def switch_dropout_off(model: PreTrainedModel) -> None:
     """Make log-probabilities a function of the tokens, in training mode too."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        for name in ("attention_dropout", "dropout", "activation_dropout", "dropout_p"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
+    for holder in (model.config, *model.modules()):
+        if isinstance(holder, torch.nn.Dropout):
+            holder.p = 0.0
+        for name, value in list(vars(holder).items()):
+            if isinstance(value, float) and "drop" in name:
+                setattr(holder, name, 0.0)
 
 
 def _with_adapters(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
@@ -219,56 +263,3 @@ def _with_adapters(model: PreTrainedModel, config: ModelConfig) -> PreTrainedMod
         raise user_error(
             "model.lora.targets", str(error), "name layers that the model has"
         ) from error
-
-
-def _choose_way(policy: Policy, config: ModelConfig) -> Any:
-    """Segments if they give the log-probabilities of padded rows on this very model, else rows."""
-    if config.attention == "rows":
-        return "rows"
-    reason = _disagreement(policy)
-    if reason is None:
-        return "segments"
-    if config.attention == "segments":
-        raise user_error("model.attention", f"segments do not serve this model: {reason}", "auto")
-    log.warning("attention goes by padded rows, which is slower: %s", reason)
-    if policy.model.config._attn_implementation == attention.NAME:
-        policy.model.set_attn_implementation("sdpa")
-    return "rows"
-
-
-@torch.no_grad()
-def _disagreement(policy: Policy) -> str | None:
-    """Say why segments do not serve a model; None if they do."""
-    text: PreTrainedConfig = policy.model.config.get_text_config()
-    if text._attn_implementation != attention.NAME:
-        return "its attention cannot be exchanged"
-    kinds = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
-    if kinds:
-        return f"it has layers of {', '.join(sorted(kinds))}"
-    generator = torch.Generator().manual_seed(0)
-
-    def some(n: int) -> tuple[int, ...]:
-        return tuple(torch.randint(text.vocab_size, (n,), generator=generator).tolist())
-
-    batch = collate(
-        [
-            Group("a", some(5), (Answer(some(7)), Answer(some(3)), Answer(some(11)))),
-            Group("b", some(4), (Answer(some(9)),)),
-        ]
-    )
-    policy.way = "rows"
-    try:
-        expected = policy.forward(batch)
-    except RuntimeError as error:
-        raise user_error(
-            "model", f"it cannot read a batch: {error}", "mend its configuration"
-        ) from error
-    policy.way = "segments"
-    try:
-        found = policy.forward(batch)
-    except (attention.UnsupportedAttentionError, TypeError, AttributeError, RuntimeError) as error:
-        return f"{type(error).__name__}: {error}"
-    gap = ((found - expected).abs().sum() / batch.mask.sum()).item()
-    if gap <= AGREEMENT[policy.model.dtype]:
-        return None
-    return f"log-probabilities differ by {gap:.2g} nats a token"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from ftkit.core.part import cut
-from ftkit.model.head import Terms, log_probs, reduce_locally
+from ftkit.core.part import Part, cut
+from ftkit.model.head import log_probs, reduce_locally
 from ftkit.model.layout import Layout, lay_out
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from ftkit.core.batch import Batch
 
-Way = Literal["segments", "rows"]
-"""How a batch goes through the model: one flat stream, or padded rows
-(``ModelConfig.attention``)."""
+Way = Literal["segments", "rows", "logits"]
+"""How a batch goes through the model: one flat stream; padded rows, for architectures that streams
+do not serve; or padded rows with all logits at once, where the head is more than a matrix."""
 
 
 @dataclass
@@ -48,14 +48,14 @@ class Policy:
         With a graph where gradients are on.  On ``device``.
         """
         layout = lay_out(batch)
-        if self.way == "segments":
-            on_device = layout.to(self.device)
-            hidden = self._hidden(on_device)
-            flat = log_probs(hidden, self._head(), on_device.target, self.temperature)
+        target, slot = layout.target.to(self.device), layout.slot.to(self.device)
+        if self.way == "logits":
+            flat = self._from_logits(batch, layout)
         else:
-            flat = self._log_probs_by_rows(batch, layout)
+            hidden = self._hidden(batch, layout)
+            flat = log_probs(hidden, self._head(), target, self.temperature)
         out = torch.zeros(batch.mask.numel(), dtype=torch.float32, device=self.device)
-        return out.index_put((layout.slot.to(self.device),), flat).view(batch.size)
+        return out.index_put((slot,), flat).view(batch.size)
 
     def reduce_locally(self, batch: Batch, terms: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Return the sum of terms that depend on one token each: a scalar to call ``backward`` on.
@@ -65,69 +65,79 @@ class Policy:
             terms: (log-probabilities [m], their flat places [m] in [B, K, T]) -> scalar.
         """
         layout = lay_out(batch)
-        slot = layout.slot.to(self.device)
-        if self.way == "rows":
-            return terms(self._log_probs_by_rows(batch, layout), slot)
-        layout = layout.to(self.device)
+        target, slot = layout.target.to(self.device), layout.slot.to(self.device)
+        if self.way == "logits":
+            return terms(self._from_logits(batch, layout), slot)
 
-        def tile_terms(logp: Tensor, tile: slice) -> Tensor:
+        def of_tile(logp: Tensor, tile: slice) -> Tensor:
             return terms(logp, slot[tile])
 
-        tiled: Terms = tile_terms
-        return reduce_locally(
-            self._hidden(layout), self._head(), layout.target, tiled, self.temperature
-        )
+        hidden = self._hidden(batch, layout)
+        return reduce_locally(hidden, self._head(), target, of_tile, self.temperature)
+
+    def parts(self, batch: Batch, *, groups: bool = False) -> list[Part]:
+        """Cut a batch into what goes through at once (``core.part.cut``)."""
+        padded = self.way != "segments"
+        return list(cut(batch, self.micro_tokens, groups=groups, padded=padded))
 
     @torch.no_grad()
     def log_probs(self, batch: Batch) -> Tensor:
         """Return log-probabilities, float32 [B, K, T], without a graph, in parts that fit."""
         out = torch.zeros(batch.size, dtype=torch.float32, device=self.device)
-        for part in cut(batch, self.micro_tokens):
+        for part in self.parts(batch):
             part.put(out, self.forward(part.of(batch)))
         return out
 
-    def _hidden(self, layout: Layout) -> Tensor:
+    def _hidden(self, batch: Batch, layout: Layout) -> Tensor:
         """Return the hidden states that predict something: [M, d]."""
         body = causal_lm(self.model).base_model
-        states = body(
+        if self.way == "rows":
+            tokens, seen, row, place = self._rows(batch, layout)
+            out = body(input_ids=tokens, attention_mask=seen, use_cache=False)
+            padded: Tensor = out.last_hidden_state
+            return padded[row, place]
+        layout = layout.to(self.device)
+        states: Tensor = body(
             input_ids=layout.tokens[None],
             position_ids=layout.positions[None],
-            # a mask of four axes is handed through as it is, so that none is built; segments need
-            # none
+            # a mask of four axes is handed through as it is, so that none is built
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.device),
             use_cache=False,
             layout=layout,
         ).last_hidden_state[0]
-        picked: Tensor = states.index_select(0, layout.source)
-        return picked
+        return states.index_select(0, layout.source)
 
     def _head(self) -> Tensor:
         weight = causal_lm(self.model).get_output_embeddings().weight
         assert isinstance(weight, torch.Tensor)
         return weight
 
-    def _log_probs_by_rows(self, batch: Batch, layout: Layout) -> Tensor:
-        """The way that every architecture knows: padded rows, full logits, its own masks."""
-        k_max, t_max = batch.size[1:]
-        rows = batch.present.nonzero().tolist() or [(0, 0)]
-        lengths = [len(batch.prompts[b]) + int(batch.length[b, k]) for b, k in rows]
-        tokens = torch.zeros(len(rows), max(lengths), dtype=torch.int64)
-        seen = torch.zeros_like(tokens)
-        for row, (b, k) in enumerate(rows):
-            own = torch.cat((batch.prompts[b], batch.tokens[b, k, : batch.length[b, k]]))
-            tokens[row, : len(own)], seen[row, : len(own)] = own, 1
-        seen, tokens = seen.to(self.device), tokens.to(self.device)
+    def _from_logits(self, batch: Batch, layout: Layout) -> Tensor:
+        """The way that every architecture knows: [M], through the model's own head."""
+        tokens, seen, row, place = self._rows(batch, layout)
         logits = self.model(input_ids=tokens, attention_mask=seen, use_cache=False).logits
-        row_of = {b * k_max + k: row for row, (b, k) in enumerate(rows)}
-        slots = layout.slot.tolist()
-        picked_row = torch.tensor([row_of[slot // t_max] for slot in slots])
-        prompt = torch.tensor([len(p) for p in batch.prompts])
-        place = prompt[layout.slot // (k_max * t_max)] + layout.slot % t_max - 1
-        picked = (
-            logits[picked_row.to(self.device), place.to(self.device)].float() / self.temperature
-        )
+        picked = logits[row, place].float() / self.temperature
         flat: Tensor = picked.log_softmax(-1).gather(1, layout.target.to(self.device)[:, None])
         return flat.squeeze(1)
+
+    def _rows(self, batch: Batch, layout: Layout) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return padded tokens and their mask, [R, L], and where each target is predicted, [M]."""
+        k_max, t_max = batch.size[1:]
+        pairs = batch.present.nonzero().tolist() or [[0, 0]]
+        lengths = [len(batch.prompts[b]) + int(batch.length[b, k]) for b, k in pairs]
+        tokens = torch.zeros(len(pairs), max(lengths), dtype=torch.int64)
+        seen = torch.zeros_like(tokens)
+        row_of = torch.zeros(batch.size[0] * k_max, dtype=torch.int64)
+        for at, (b, k) in enumerate(pairs):
+            own = torch.cat((batch.prompts[b], batch.tokens[b, k, : batch.length[b, k]]))
+            tokens[at, : len(own)], seen[at, : len(own)] = own, 1
+            row_of[b * k_max + k] = at
+        prompt = torch.tensor([len(p) for p in batch.prompts])
+        place = prompt[layout.slot // (k_max * t_max)] + layout.slot % t_max - 1
+        row = row_of[layout.slot // t_max]
+        every = (tokens, seen, row, place)
+        tokens, seen, row, place = (x.to(self.device) for x in every)
+        return tokens, seen, row, place
 
 
 def causal_lm(model: PreTrainedModel) -> PreTrainedModel:

@@ -25,7 +25,7 @@ def missing_files(loaded: Loaded) -> list[Fault]:
         remedy = f"write {', '.join(TEMPLATES)} or a .jinja file"
         faults += _file(loaded, "data.template", data.template, remedy)
     if model.path is not None:
-        faults += _folder(loaded, "model.path", model.path, ("config.json",))
+        faults += _folder(loaded, "model.path", model.path, ("config.json", "adapter_config.json"))
     if model.tokenizer is not None:
         faults += _folder(loaded, "model.tokenizer", model.tokenizer, _TOKENIZER_FILES)
     return faults
@@ -73,12 +73,12 @@ def _data(loaded: Loaded, key: str, path: str) -> Iterator[Fault]:
 
 
 def _file(loaded: Loaded, key: str, path: str, remedy: str) -> Iterator[Fault]:
-    if not Path(path).exists():
+    if not Path(path).expanduser().exists():
         yield loaded.fault(key, f"there is no '{path}' in {Path.cwd()}", _near(path) or remedy)
 
 
 def _folder(loaded: Loaded, key: str, path: str, files: tuple[str, ...]) -> Iterator[Fault]:
-    folder = Path(path)
+    folder = Path(path).expanduser()
     if not is_path(path):
         return
     if not folder.is_dir():

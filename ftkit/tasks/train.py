@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,30 +75,30 @@ def train(loaded: Loaded, *, resume: bool, dry_run: bool) -> int:
 def _run(recipe: Recipe, data: Data, folder: RunFolder) -> int:
     """Load the model, train it, and write how it ended, whichever way it did."""
     start = time.monotonic()
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, ExitStack() as stack:
         policy = build_policy(recipe, data)
         saved = _newest(recipe, folder, data)
         done = saved.step if saved else 0
         journal = Journal(folder.path, recipe.log, done)
+        stack.callback(journal.close)
         display = display_for(console, data.steps, done)
+        stack.callback(display.close)
         loop = build_loop(
             recipe, data, policy, journal=journal, display=display, interrupt=interrupt
         )
         if saved:
             loop.resume(saved)
-            say(f"going on after step {done} of {data.steps}")
+            display.say(f"going on after step {done} of {data.steps}")
         try:
             reason = loop.run()
             ended = reason in {"steps", "until"}
+            display.close()
             if ended:
                 _export(policy, loop, folder, data)
         except BaseException as error:
             with suppress(OSError):  # a full disk must not hide what happened
                 folder.write_json("summary.json", _ending(loop, "failed", str(error), start))
             raise
-        finally:
-            display.close()
-            journal.close()
     status = "finished" if ended else "stopped"
     folder.write_json("summary.json", _ending(loop, status, reason, start))
     write_report(folder.path)

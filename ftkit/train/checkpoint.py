@@ -121,7 +121,9 @@ class Checkpoints:
         stay = {s for s in steps if s <= newest}
         stay = {*sorted(stay)[-self._keep :], *(s for s in stay if s == keep_too)}
         for step in set(steps) - stay:
-            shutil.rmtree(self.folder / f"step-{step:06d}")
+            path = self.folder / f"step-{step:06d}"
+            (path / MARKER).unlink()  # first, so that a half-removed one is not taken for whole
+            shutil.rmtree(path)
 
 
 def _sync(path: Path) -> None:

@@ -160,13 +160,19 @@ def _with_truth(groups: Sequence[Group], tokenizer: Any, stop: Sequence[int]) ->
     for group in groups:
         truth = group.truth
         if truth is None:
-            tokens = group.answers[0].tokens
+            tokens = _first_turn(group.answers[0])
             spoken = tokens[:-1] if tokens and tokens[-1] in stop else tokens
             truth = tokenizer.decode(
                 spoken, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
         told.append(replace(group, truth=truth))
     return told
+
+
+def _first_turn(demonstration: Answer) -> tuple[int, ...]:
+    """Return what answers the prompt: the first learnt stretch; later turns answer other ones."""
+    start, end = (demonstration.learn or ((0, len(demonstration.tokens)),))[0]
+    return demonstration.tokens[start:end]
 
 
 def _samplers(

@@ -19,9 +19,17 @@ from ftkit.core.errors import Fault, UserError, user_error
 
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "datasets", "deepspeed", "safetensors")
 
-FREE = ("run", "log", "eval", "checkpoint", "train.micro_tokens", "train.threads", "train.until")
-"""Keys of the recipe that may change when a run is resumed: none of them changes the numbers of a
-step."""
+FREE = (
+    "run",
+    "log",
+    "eval.every",
+    "checkpoint",
+    "train.micro_tokens",
+    "train.threads",
+    "train.until",
+)
+"""Keys of the recipe that may change when a run is resumed: but for rounding, none of them changes
+the numbers of a step."""
 
 
 class RunFolder:
@@ -69,16 +77,15 @@ class RunFolder:
         Raises:
             UserError: naming each key that differs and may not.
         """
+        remedy = "set it back to --resume, or begin a new run in another folder (run=...)"
         faults = [
-            Fault(key, f"is {mine.get(key)!r}, and was {its.get(key)!r} when the run began")
+            Fault(key, f"is {mine.get(key)!r}, and was {its.get(key)!r} when the run began", remedy)
             for key in sorted({*mine, *its})
             if mine.get(key) != its.get(key)
-            and not any(f"{key}.".startswith(f"{f}.") for f in FREE)
+            and not any(f"{key}.".startswith(f"{free}.") for free in FREE)
         ]
         if faults:
-            last = faults[-1]
-            remedy = "set it back to --resume, or begin a new run in another folder (run=...)"
-            raise UserError([*faults[:-1], Fault(last.place, last.found, remedy)])
+            raise UserError(faults)
 
     def claim(self) -> None:
         """Make the folder and hold it until the process ends.

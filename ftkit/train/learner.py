@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from ftkit.core.batch import Batch
-from ftkit.core.part import Part, cut
 from ftkit.core.reduce import Mean
 
 if TYPE_CHECKING:
@@ -59,17 +58,14 @@ class Learner:
         count = self.world.sum(torch.tensor(float(batch.count(self.objective.unit)))).item()
         sums = _Sums()
         if self.objective.local:
-            for part in self._parts(batch):
+            for part in self.policy.parts(batch):
                 self._local(part.of(batch), max(count, 1.0), sums)
         elif self.objective.unit != "batch" and self._groups_fit(batch):
-            for part in self._parts(batch, groups=True):
+            for part in self.policy.parts(batch, groups=True):
                 self._graph(part.of(batch), max(count, 1.0), sums)
         else:
             self._by_log_probs_first(batch, max(count, 1.0), sums)
         return self._outcome(batch, sums)
-
-    def _parts(self, batch: Batch, *, groups: bool = False) -> list[Part]:
-        return list(cut(batch, self.policy.micro_tokens, groups=groups))
 
     def _groups_fit(self, batch: Batch) -> bool:
         tokens = batch.length.sum(-1).tolist()
@@ -102,7 +98,7 @@ class Learner:
         loss = self.objective.loss(logp, batch.to(self.policy.device))
         sums.add(loss)
         (d_logp,) = torch.autograd.grad(loss.terms.sum() / count, logp)
-        for part in self._parts(batch):
+        for part in self.policy.parts(batch):
             own = part.of(batch)
             self.policy.forward(own).backward(part.take(d_logp, own.size[2]))  # type: ignore[no-untyped-call]
 

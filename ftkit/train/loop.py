@@ -44,6 +44,8 @@ class State:
     tokens: int = 0
     best_step: int | None = None
     best_value: float | None = None
+    best_measure: str | None = None
+    """What ``best_value`` is a value of."""
     measured: dict[str, Any] | None = None
     """The newest evaluation."""
     measured_at: int | None = None
@@ -136,6 +138,11 @@ class Loop:
             "samples.jsonl", [{"step": self.state.step, **s} for s in measured.samples]
         )
         self.display.say(f"step {self.state.step}  {summary(found)}")
+        if not math.isfinite(value_of(found, "eval.loss")):
+            raise RunError(
+                f"step {self.state.step}: the loss on held-out rows is no number; the weights have "
+                "diverged: lower train.lr, or go back to an older checkpoint"
+            )
         self._note_best(found)
 
     def _note_best(self, found: Mapping[str, Any]) -> None:
@@ -145,6 +152,7 @@ class Loop:
         value = value_of(found, name)
         if self.state.best_value is None or better(name, value, self.state.best_value):
             self.state.best_step, self.state.best_value = self.state.step, value
+            self.state.best_measure = name
             self._save()
 
     def _save(self) -> None:
@@ -160,6 +168,8 @@ class Loop:
         self.optimizer.load(saved.weights, saved.optimizer)
         state = {key: value for key, value in saved.state.items() if key != "belongs"}
         self.state = State(step=saved.step, **state)
+        if self.state.best_measure != self.checkpoint.best:  # the recipe asks for another one now
+            self.state.best_step = self.state.best_value = self.state.best_measure = None
         self.saved = saved.step
 
     def _diagnosis(
@@ -181,7 +191,8 @@ class Loop:
 
 def value_of(found: Mapping[str, Any], name: str) -> float:
     """Return a measure by the name that recipes use: ``eval.loss``, ``eval.exact_match``."""
-    return float(found[name.removeprefix("eval.")]["value"])
+    value = found[name.removeprefix("eval.")]["value"]
+    return math.nan if value is None else float(value)
 
 
 def lower_is_better(name: str) -> bool:
@@ -209,7 +220,6 @@ def summary(found: Mapping[str, Any]) -> str:
     >>> summary({"n": 3, "loss": {"value": 1.25}})
     'eval n 3  loss 1.25'
     """
-    values = (
-        f"{k} {v['value']:.4g}" for k, v in found.items() if isinstance(v, Mapping) and "value" in v
-    )
-    return "  ".join([f"eval n {found['n']}", *values])
+    figures = {k: v["value"] for k, v in found.items() if isinstance(v, Mapping) and "value" in v}
+    told = (f"{k} no number" if v is None else f"{k} {v:.4g}" for k, v in figures.items())
+    return "  ".join([f"eval n {found['n']}", *told])

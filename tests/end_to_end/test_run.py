@@ -18,6 +18,7 @@ from ftkit.model.load import load_policy
 from ftkit.model.policy import Policy
 from ftkit.objectives import SFT
 from ftkit.tasks import train as task
+from ftkit.tasks.evaluate import evaluate_command
 from tests.end_to_end.conftest import lines, run
 
 
@@ -215,3 +216,27 @@ def test_epochs_see_every_row_exactly_as_often_as_they_say(recipe, tmp_path):
     assert [row["step"] for row in metrics] == [1, 2, 3, 4]
     full, last = metrics[0]["tokens"], metrics[3]["tokens"]
     assert 0.6 < last / full < 0.9
+
+
+def test_adapters_are_trained_further_and_evaluated(recipe, tmp_path, capsys):
+    """A LoRA run on a LoRA run's folder; what it exports is what it trained (LAWS L10)."""
+    lora = {"r": 2, "alpha": 4.0}
+    run(recipe("base"))
+    run(recipe("one", model={"path": str(tmp_path / "base/model"), "lora": lora}))
+    run(recipe("two", model={"path": str(tmp_path / "one/model"), "lora": lora}))
+    last = lines(tmp_path / "two/eval.jsonl")[-1]["loss"]["value"]
+    capsys.readouterr()
+    evaluate_command(str(tmp_path / "two"), (), data=None, limit=None, as_json=True, rows=None)
+    assert json.loads(capsys.readouterr().out)["loss"]["value"] == pytest.approx(last, rel=1e-6)
+
+
+def test_a_diverged_evaluation_stops_the_run(recipe, tmp_path, monkeypatch):
+    """Held-out log-probabilities that are no number end it with words, not with a traceback."""
+    monkeypatch.setattr(Policy, "log_probs", lambda _, batch: torch.full(batch.size, float("nan")))
+    with pytest.raises(RunError, match="step 3: the loss on held-out rows is no number"):
+        run(recipe())
+
+
+def test_a_warm_up_longer_than_the_run_is_refused(recipe):
+    with pytest.raises(UserError, match=r"train\.warmup: 100 steps, and the whole run has 10"):
+        run(recipe(train={"steps": None, "epochs": 1.0, "warmup": 100.0}))

@@ -60,7 +60,9 @@ def test_order_of_prompts(objective, answers, seed, order):
 def test_packing(objective, answers, seed):
     """One flat stream and padded rows through the model's own masks are one function."""
     groups = random_groups(seed, answers=answers)
-    assert_same(outcome(objective, groups), outcome(objective, groups, way="rows"))
+    stream = outcome(objective, groups)
+    assert_same(stream, outcome(objective, groups, way="rows", micro_tokens=25))
+    assert_same(stream, outcome(objective, groups, way="logits"))
 
 
 @pytest.mark.parametrize("micro_tokens", [1, 13, 10**6])

@@ -17,7 +17,7 @@ from tests.laws.cases import ALL
 from tests.tiny import gradient, random_groups, tiny_model, tiny_policy
 
 
-@pytest.mark.parametrize("way", ["segments", "rows"])
+@pytest.mark.parametrize("way", ["segments", "rows", "logits"])
 def test_untrained_tokens_have_no_log_probability(way):
     batch = collate(random_groups(1))
     logp = tiny_policy(way=way).forward(batch)

@@ -65,5 +65,6 @@ def test_segments_are_the_models_own_rows(architecture, seed):
     batch = collate(random_groups(seed))
     with torch.no_grad():
         flat = policy.forward(batch)
-        policy.way = "rows"
-        torch.testing.assert_close(flat, policy.forward(batch), atol=2e-5, rtol=1e-5)
+        for way in ("rows", "logits"):
+            policy.way = way
+            torch.testing.assert_close(flat, policy.forward(batch), atol=2e-5, rtol=1e-5)

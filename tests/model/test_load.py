@@ -6,12 +6,12 @@ import huggingface_hub
 import pytest
 import torch
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from ftkit.core.batch import collate
 from ftkit.core.errors import UserError
 from ftkit.model.config import LoraConfig, ModelConfig
-from ftkit.model.load import load_policy
+from ftkit.model.load import check_positions, load_policy
 from ftkit.model.policy import causal_lm
 from tests.tiny import SIZES, VOCABULARY, gradient, random_groups
 
@@ -24,6 +24,7 @@ LAYERS = {
     "num_key_value_heads": 2,
     "head_dim": 8,
 }
+GPTJ = {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 64}
 PLAIN = {key: value for key, value in LAYERS.items() if key != "head_dim"}
 
 
@@ -41,36 +42,40 @@ def load(tokenizer, **config):
     return load_policy(ModelConfig(**config), tokenizer, micro_tokens=1000)
 
 
-@pytest.mark.parametrize(
-    ("init", "reason"),
-    [
-        ({"architecture": "mistral", **LAYERS, "sliding_window": 4}, "sliding_window"),
-        ({"architecture": "gemma2", **LAYERS, "sliding_window": 4}, "sliding"),
-        ({"architecture": "granite", **PLAIN, "logits_scaling": 7.0}, "differ by"),
-        (
-            {
-                "architecture": "cohere",
-                **PLAIN,
-                "logit_scale": 0.3,
-            },
-            "differ by",
-        ),
-    ],
-    ids=lambda v: v if isinstance(v, str) else v["architecture"],
-)
-def test_what_segments_do_not_know_goes_by_rows(tokenizer, caplog, init, reason):
-    """The numbers are the model's own, and the reason is said."""
+OTHERS = {
+    "mistral": ({**LAYERS, "sliding_window": 4}, "rows", "sliding_window"),
+    "gemma2": ({**LAYERS, "sliding_window": 4}, "logits", "sliding"),
+    "granite": ({**PLAIN, "logits_scaling": 7.0}, "logits", "logits_scaling"),
+    "cohere": ({**PLAIN, "logit_scale": 0.3}, "logits", "logit_scale"),
+    "phi": (PLAIN, "logits", "its head has a bias"),
+    "bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 4}, "rows", "ValueError"),
+    "gptj": (GPTJ, "logits", "its head has a bias"),
+    "codegen": (GPTJ, "logits", "its head has a bias"),
+    "mpt": ({"d_model": 32, "n_layers": 2, "n_heads": 4}, "rows", "differ by"),
+}
+"""Architecture: (configuration, the way it goes, why not by segments)."""
+
+
+@pytest.mark.parametrize("architecture", OTHERS)
+def test_what_segments_do_not_know_goes_its_own_way(tokenizer, caplog, architecture):
+    """The numbers are those of the model as transformers loads it, and the reason is said."""
+    values, way, reason = OTHERS[architecture]
+    init = {"architecture": architecture, **values}
     policy = load(tokenizer, init=init)
-    assert policy.way == "rows"
+    assert policy.way == way
     assert reason in caplog.text
-    group = random_groups(1, prompts=1, answers=1)[0]
-    batch = collate([group])
-    ids = torch.tensor([[*group.prompt, *group.answers[0].tokens]])
-    logp = policy.model(ids).logits.log_softmax(-1)[0]
-    p = len(group.prompt)
-    for t in batch.mask[0, 0].nonzero().flatten().tolist():
-        found = policy.log_probs(batch)[0, 0, t]
-        assert found.item() == pytest.approx(logp[p + t - 1, ids[0, p + t]].item(), abs=1e-5)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        architecture, **values, vocab_size=VOCABULARY, eos_token_id=1, pad_token_id=2
+    )
+    native = AutoModelForCausalLM.from_config(config).eval()
+    native.load_state_dict(policy.model.state_dict())
+    batch = collate(random_groups(1))
+    found = policy.log_probs(batch)
+    for b, k, t in batch.mask.nonzero().tolist():
+        ids = torch.cat((batch.prompts[b], batch.tokens[b, k, : t + 1]))[None]
+        expected = native(ids).logits[0, -2].log_softmax(-1)[ids[0, -1]]
+        assert found[b, k, t].item() == pytest.approx(expected.item(), abs=1e-4)
     with pytest.raises(UserError, match=r"model\.attention"):
         load(tokenizer, init=init, attention="segments")
 
@@ -169,3 +174,53 @@ def test_names_that_lora_does_not_find(tokenizer, tmp_path):
     load(tokenizer, init=QWEN).model.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"model\.lora\.targets"):
         load(tokenizer, path=str(tmp_path), lora=LoraConfig(targets=["nothing"]))
+
+
+def test_adapters_are_trained_further(tokenizer, tmp_path):
+    """A second run on a folder of adapters goes on with them, and refuses others."""
+    load(tokenizer, init=QWEN).model.save_pretrained(tmp_path / "base")
+    first = load(tokenizer, path=str(tmp_path / "base"), lora=LoraConfig(r=2, alpha=4.0))
+    with torch.no_grad():
+        for name, p in first.model.named_parameters():
+            if "lora_B" in name:
+                p.normal_()
+    first.model.save_pretrained(tmp_path / "one", save_embedding_layers=False)
+    again = load(tokenizer, path=str(tmp_path / "one"), lora=LoraConfig(r=2, alpha=4.0))
+    batch = collate(random_groups(1))
+    assert torch.equal(again.log_probs(batch), first.log_probs(batch))
+    assert all("lora_" in n for n, p in again.model.named_parameters() if p.requires_grad)
+    again.forward(batch).sum().backward()
+    assert gradient(again.model).abs().max() > 0
+    with pytest.raises(UserError, match=r"model\.lora\.r: is 3.*with 2"):
+        load(tokenizer, path=str(tmp_path / "one"), lora=LoraConfig(r=3, alpha=4.0))
+
+
+def test_an_adapter_on_the_head_is_learnt(tokenizer, tmp_path):
+    values = {**QWEN, "tie_word_embeddings": False}
+    load(tokenizer, init=values).model.save_pretrained(tmp_path)
+    policy = load(tokenizer, path=str(tmp_path), lora=LoraConfig(r=2, targets=["lm_head"]))
+    assert policy.way == "logits"
+    policy.forward(collate(random_groups(1))).sum().backward()
+    assert gradient(policy.model).abs().max() > 0
+
+
+@pytest.mark.parametrize("damage", ["truncated", "resized"])
+def test_a_damaged_folder_is_told(tokenizer, tmp_path, damage):
+    load(tokenizer, init=QWEN).model.save_pretrained(tmp_path)
+    if damage == "truncated":
+        (tmp_path / "model.safetensors").write_bytes(b"xx")
+    else:
+        file = tmp_path / "config.json"
+        file.write_text(file.read_text().replace('"hidden_size": 32', '"hidden_size": 64'))
+    with pytest.raises(UserError, match="no model can be loaded"):
+        load(tokenizer, path=str(tmp_path))
+
+
+def test_rows_longer_than_learned_positions_are_refused(tokenizer, caplog):
+    gpt2 = load(tokenizer, init={"architecture": "gpt2", **SIZES["gpt2"]}).model
+    check_positions(gpt2, 128)
+    with pytest.raises(UserError, match="up to 129 tokens, and the model knows 128"):
+        check_positions(gpt2, 129)
+    rotary = load(tokenizer, init={**QWEN, "max_position_embeddings": 64}).model
+    check_positions(rotary, 65)
+    assert "extrapolates" in caplog.text

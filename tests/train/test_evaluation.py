@@ -146,6 +146,13 @@ def test_without_a_truth_the_demonstration_is_it(policy):
     assert found.rows[0]["truth"] == answer.text
 
 
+def test_the_truth_of_a_conversation_is_its_first_answer(policy):
+    """Later turns answer other prompts: 7 8 STOP, then what the user says, then 9 STOP."""
+    given = Answer((7, 8, STOP, 4, 5, 9, STOP), learn=((0, 3), (5, 7)))
+    found = evaluate(policy, [Group("a", (9, 4), (given,))], verify=EXACT, stop=[STOP])
+    assert found.rows[0]["truth"] == Letters().decode([7, 8])
+
+
 def test_the_same_rows_and_draws_each_time_and_more_with_a_larger_limit(policy, rows):
     sample = SampleConfig(answers=2, max_tokens=4)
 
