@@ -66,17 +66,17 @@ def train(loaded: Loaded, *, resume: bool, dry_run: bool) -> int:
     if dry_run:
         return 0
     folder.claim()
+    policy = build_policy(recipe, data)  # a model that cannot be loaded leaves no run behind
     folder.write_text("recipe.yaml", dump_yaml(loaded.resolved()))
     folder.write_json("environment.json", environment())
     folder.write_json("data.json", data.sets.to_json())
-    return _run(recipe, data, folder)
+    return _run(recipe, data, policy, folder)
 
 
-def _run(recipe: Recipe, data: Data, folder: RunFolder) -> int:
-    """Load the model, train it, and write how it ended, whichever way it did."""
+def _run(recipe: Recipe, data: Data, policy: Policy, folder: RunFolder) -> int:
+    """Train the policy, and write how it ended, whichever way it did."""
     start = time.monotonic()
     with Interrupt() as interrupt, ExitStack() as stack:
-        policy = build_policy(recipe, data)
         saved = _newest(recipe, folder, data)
         done = saved.step if saved else 0
         journal = Journal(folder.path, recipe.log, done)

@@ -240,3 +240,12 @@ def test_a_diverged_evaluation_stops_the_run(recipe, tmp_path, monkeypatch):
 def test_a_warm_up_longer_than_the_run_is_refused(recipe):
     with pytest.raises(UserError, match=r"train\.warmup: 100 steps, and the whole run has 10"):
         run(recipe(train={"steps": None, "epochs": 1.0, "warmup": 100.0}))
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_run_behind(recipe, tmp_path):
+    init = {"architecture": "qwen2", "hiden_size": 32}
+    files = json.loads(json.dumps(_model(recipe())))
+    with pytest.raises(UserError, match="hiden_size"):
+        run(recipe(model={**files, "init": init}))
+    assert run(recipe()) == 0
+    assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "finished"

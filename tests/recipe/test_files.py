@@ -63,7 +63,8 @@ def test_names_of_the_hub_are_not_looked_up(write, valid):
 def test_the_folder_of_a_run_is_answered_with_its_model(write, valid, folder):
     touch(folder, "rows.jsonl", "held-out.jsonl", "runs/a/model/config.json")
     assert missing(write, valid.replace("org/model", "runs/a")) == [
-        "r.yaml:7:9 model.path: 'runs/a' has no config.json or adapter_config.json; did you mean 'runs/a/model'?"
+        "r.yaml:7:9 model.path: 'runs/a' has no config.json or adapter_config.json; "
+        "did you mean 'runs/a/model'?"
     ]
 
 
