@@ -57,7 +57,7 @@ def evaluate_command(
             model that it made), or a model's folder.
         overrides: ``KEY=VALUE``, as with a recipe.
         data: held-out rows in the place of the recipe's; needed with a model's folder.
-        limit: measure at most so many rows; None = what ``eval.limit`` says.
+        limit: measure at most so many rows; None = all (``eval.limit`` is for during training).
         as_json: print one JSON object, ``Measures.to_json``, and nothing else.
         rows: a file to which a line of JSON is written for each row; it must not exist.
 
@@ -82,7 +82,7 @@ def evaluate_command(
         found = evaluate(
             policy,
             dataset,
-            limit=limit or recipe.eval.limit,
+            limit=limit,
             sample=recipe.sample,
             verify=recipe.verify,
             stop=stop_tokens(tokenizer),

@@ -60,7 +60,8 @@ class EvalConfig(Section):
     every: int | None = Field(None, gt=0)
     """Steps between evaluations; null = only at the end."""
     limit: int | None = Field(None, gt=0)
-    """At most so many held-out rows, always the same ones."""
+    """At most so many held-out rows during training, always the same ones. `ftkit eval` takes
+    all."""
 
 
 class CheckpointConfig(Section):
