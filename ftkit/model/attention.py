@@ -6,6 +6,8 @@ without segments (padded rows, decoding with a cache) it is transformers' own ``
 
 from __future__ import annotations
 
+from functools import cache
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,8 +73,19 @@ def segment_attention(  # noqa: PLR0917 (transformers calls it so)
         raise UnsupportedAttentionError("attention in both directions")
     repeats = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, repeats), repeat_kv(value, repeats)
-    attend = _varlen if query.is_cuda and query.dtype != torch.float32 else _by_blocks
+    kernel = query.is_cuda and query.dtype != torch.float32 and has_varlen()
+    attend = _varlen if kernel else _by_blocks
     return attend(query, key, value, scaling, layout), None
+
+
+@cache
+def has_varlen() -> bool:
+    """Whether this torch has the variable-length kernel in the form used here."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return {"scale", "window_size"} <= set(signature(varlen_attn).parameters)
 
 
 def _by_blocks(
