@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -52,15 +53,16 @@ class Objective(Section):
     """What ``loss`` is a function of: log-probabilities, or a scalar head's score at each token."""
 
     @property
+    @abstractmethod
     def unit(self) -> Unit:
         """What the mean runs over (a property, since constants may choose it)."""
-        raise NotImplementedError
 
     @property
     def columns(self) -> frozenset[str]:
         """Columns that ``loss`` reads beyond those that every batch has."""
         return frozenset()
 
+    @abstractmethod
     def loss(self, logp: Tensor, batch: Batch) -> Loss:
         """Return the terms of the loss.
 
@@ -69,4 +71,3 @@ class Objective(Section):
                 ``batch.mask`` is False.
             batch: the same B prompts and K answers.
         """
-        raise NotImplementedError

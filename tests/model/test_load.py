@@ -224,3 +224,32 @@ def test_rows_longer_than_learned_positions_are_refused(tokenizer, caplog):
     rotary = load(tokenizer, init={**QWEN, "max_position_embeddings": 64}).model
     check_positions(rotary, 65)
     assert "extrapolates" in caplog.text
+
+
+def test_rslora_scales_by_the_root_of_the_rank(tokenizer, tmp_path):
+    load(tokenizer, init=QWEN).model.save_pretrained(tmp_path)
+
+    def scale(rslora):
+        lora = LoraConfig(r=4, alpha=8.0, rslora=rslora, targets=["q_proj"])
+        model = load(tokenizer, path=str(tmp_path), lora=lora).model
+        return {m.scaling["default"] for m in model.modules() if hasattr(m, "lora_A")}
+
+    assert scale(False) == {8.0 / 4}
+    assert scale(True) == {8.0 / 4**0.5}
+
+
+def test_revision_and_remote_code_are_asked_for_as_the_recipe_says(tokenizer, monkeypatch):
+    asked = {}
+
+    def refuse(path, **options):
+        asked.update(options, path=path)
+        raise OSError("not here")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", refuse)
+    with pytest.raises(UserError, match="not here"):
+        load(tokenizer, path="org/name", revision="abc", trust_remote_code=True)
+    assert (asked["path"], asked["revision"], asked["trust_remote_code"]) == (
+        "org/name",
+        "abc",
+        True,
+    )
