@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ftkit.core.errors import UserError
+from ftkit.core.errors import UserError, user_error
 from ftkit.data.example import Completion, Message
 from ftkit.data.template import encode_prompt, stop_tokens
 from ftkit.model.config import ModelConfig
 from ftkit.model.load import load_policy
 from ftkit.model.tokenizer import load_tokenizer
+from ftkit.recipe.files import is_path
 from ftkit.samplers.config import SampleConfig
 from ftkit.samplers.hf import HFSampler
 from ftkit.tasks.target import is_run, recipe_of_run
@@ -47,6 +48,8 @@ def chat(target: str, *, once: str | None, temperature: float, max_tokens: int) 
     Raises:
         UserError: if there is no such model, or a prompt leaves no room for an answer.
     """
+    if is_path(target) and not Path(target).expanduser().is_dir():
+        raise user_error(target, "there is no such folder", "give a run, a model, or org/name")
     config = recipe_of_run(Path(target)).model if is_run(Path(target)) else ModelConfig(path=target)
     tokenizer = load_tokenizer(config)
     policy = load_policy(config, tokenizer, micro_tokens=1024, trainable=False)

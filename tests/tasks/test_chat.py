@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+from ftkit.core.errors import UserError
 from ftkit.data.template import encode_prompt, stop_tokens
 from ftkit.model.config import ModelConfig
 from ftkit.model.tokenizer import load_tokenizer
@@ -117,3 +118,8 @@ def test_a_prompt_without_room_does_not_end_the_conversation(
     assert ("/reset" in captured.err) == templated
     first, second = captured.out.split("(forgotten)\n")
     assert first == second
+
+
+def test_a_folder_that_is_not_there_is_no_name_of_the_hub():
+    with pytest.raises(UserError, match="nowhere: there is no such folder"):
+        chat("nowhere", once="hi", temperature=0.0, max_tokens=3)
