@@ -23,7 +23,7 @@ setup: $(READY) ## make .venv with ftkit in it (FTKIT_TORCH='torch==...' chooses
 $(READY): pyproject.toml scripts/setup_env.sh
 	@scripts/setup_env.sh $(VENV)
 
-quickstart: tiny ## train a small model from nothing to 2-digit addition, evaluate it, ask it (2 to 3 minutes)
+quickstart: tiny ## train a small model from nothing to 2-digit addition, evaluate it, ask it (1.5 minutes)
 	@$(BIN)/ftkit pretrain recipes/tiny/pretrain.yaml --resume
 	@$(BIN)/ftkit sft recipes/tiny/sft.yaml --resume
 	@$(BIN)/ftkit eval $(TINY)/sft

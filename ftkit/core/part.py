@@ -81,7 +81,7 @@ def cut(
     used = count = longest = 0
     for b, prompt in enumerate(batch.prompts):
         mine = [k for k in range(batch.size[1]) if present[b][k]] or [0]
-        budget = 0 if padded else micro_tokens - len(prompt)
+        budget = -1 if padded else micro_tokens - len(prompt)  # padded: each answer by itself
         for chunk in _chunks(mine, lengths[b], budget, groups):
             cost = len(prompt) + sum(lengths[b][k] for k in chunk)
             row = len(prompt) + max(lengths[b][k] for k in chunk)
@@ -95,6 +95,18 @@ def cut(
             used, count, longest = used + cost, count + len(chunk), max(longest, row)
     if rows:
         yield Part(tuple(rows), tuple(answers))
+
+
+def groups_fit(batch: Batch, micro_tokens: int, *, padded: bool = False) -> bool:
+    """Whether no group of several answers is larger than ``micro_tokens`` by itself (``cut``)."""
+    lengths: Sequence[Sequence[int]] = batch.length.tolist()
+    count: Sequence[int] = batch.present.sum(-1).tolist()
+    for prompt, own, answers in zip(batch.prompts, lengths, count, strict=True):
+        real = len(prompt) + sum(own)
+        tokens = answers * (len(prompt) + max(own)) if padded else real
+        if answers > 1 and tokens > micro_tokens:
+            return False
+    return True
 
 
 def _chunks(

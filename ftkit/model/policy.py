@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from ftkit.core.part import Part, cut
+from ftkit.core.part import Part, cut, groups_fit
 from ftkit.model.head import log_probs, reduce_locally
 from ftkit.model.layout import Layout, lay_out
 
@@ -77,8 +77,15 @@ class Policy:
 
     def parts(self, batch: Batch, *, groups: bool = False) -> list[Part]:
         """Cut a batch into what goes through at once (``core.part.cut``)."""
-        padded = self.way != "segments"
-        return list(cut(batch, self.micro_tokens, groups=groups, padded=padded))
+        return list(cut(batch, self.micro_tokens, groups=groups, padded=self._padded))
+
+    def groups_fit(self, batch: Batch) -> bool:
+        """Whether each prompt can go through at once with all its answers."""
+        return groups_fit(batch, self.micro_tokens, padded=self._padded)
+
+    @property
+    def _padded(self) -> bool:
+        return self.way != "segments"
 
     @torch.no_grad()
     def log_probs(self, batch: Batch) -> Tensor:

@@ -60,21 +60,12 @@ class Learner:
         if self.objective.local:
             for part in self.policy.parts(batch):
                 self._local(part.of(batch), max(count, 1.0), sums)
-        elif self.objective.unit != "batch" and self._groups_fit(batch):
+        elif self.objective.unit != "batch" and self.policy.groups_fit(batch):
             for part in self.policy.parts(batch, groups=True):
                 self._graph(part.of(batch), max(count, 1.0), sums)
         else:
             self._by_log_probs_first(batch, max(count, 1.0), sums)
         return self._outcome(batch, sums)
-
-    def _groups_fit(self, batch: Batch) -> bool:
-        tokens = batch.length.sum(-1).tolist()
-        return all(
-            len(prompt) + n <= self.policy.micro_tokens or int(present) <= 1
-            for prompt, n, present in zip(
-                batch.prompts, tokens, batch.present.sum(-1).tolist(), strict=True
-            )
-        )
 
     def _local(self, part: Batch, count: float, sums: _Sums) -> None:
         on_device = part.to(self.policy.device)

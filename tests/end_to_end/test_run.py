@@ -28,7 +28,7 @@ def test_the_folder(recipe, tmp_path):
     metrics = lines(folder / "metrics.jsonl")
     assert [row["step"] for row in metrics] == [1, 2, 3, 4, 5, 6]
     assert {"loss", "grad_norm", "lr", "tokens", "trained", "nll"} <= set(metrics[0])
-    assert [row["step"] for row in lines(folder / "eval.jsonl")] == [3, 6]
+    assert [(row["step"], row["n"]) for row in lines(folder / "eval.jsonl")] == [(3, 10), (6, 10)]
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "finished"
     assert summary["tokens"] == sum(row["tokens"] for row in metrics)
@@ -245,3 +245,28 @@ def test_a_model_that_cannot_be_loaded_leaves_no_run_behind(recipe, tmp_path):
         run(recipe(model={**files, "init": init}))
     assert run(recipe()) == 0
     assert json.loads((tmp_path / "run/summary.json").read_text())["status"] == "finished"
+
+
+def test_the_schedule_is_the_one_of_the_recipe(recipe, tmp_path):
+    """Two steps of rise to 0.01, then a line to a tenth, which a seventh step would have."""
+    schedule = {"schedule": "linear", "warmup": 2.0, "min_lr": 0.1}
+    run(recipe(train=schedule))
+    rates = [row["lr"] for row in lines(tmp_path / "run/metrics.jsonl")]
+    falling = [0.01 * (0.1 + 0.9 * left) for left in (1, 0.75, 0.5, 0.25)]
+    assert rates == pytest.approx([0.005, 0.01, *falling])
+
+
+@pytest.mark.parametrize(("keep", "stay"), [(1, [6]), (3, [2, 4, 6])])
+def test_as_many_checkpoints_stay_as_the_recipe_says(recipe, tmp_path, keep, stay):
+    run(recipe(checkpoint={"every": 2, "keep": keep}))
+    found = sorted((tmp_path / "run/checkpoints").iterdir())
+    assert [path.name for path in found] == [f"step-{step:06d}" for step in stay]
+
+
+def test_the_seed_decides_weights_and_order(recipe, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(recipe(name), f"seed={seed}")
+    a, b, c = (lines(tmp_path / name / "metrics.jsonl") for name in "abc")
+    assert a == b
+    assert a[0]["loss"] != c[0]["loss"]
+    assert [row["tokens"] for row in a] != [row["tokens"] for row in c]
