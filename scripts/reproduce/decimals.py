@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import shlex
 import shutil
 import sys
@@ -38,11 +39,18 @@ VOCABULARY = 512
 MISREAD = 0.8
 """The share of texts on disputed pairs that take 11 for more than 9."""
 
-PUBLISHED = {
-    "dft": {"tau": 1.0, "gamma": 0.85, "score": "log_likelihood", "denominator": "prompt"},
-    "dft2": {"tau": 0.3, "gamma": 0.9, "score": "mean_log_likelihood", "denominator": "none"},
+RUNS = {
+    "sft": ("sft", 5e-4, {}),
+    "dft": ("dft", 5e-4, {"tau": 1.0, "gamma": 0.85, "denominator": "prompt"}),
+    "dft2": ("dft", 5e-4, {"tau": 1.0, "gamma": 0.3, "denominator": "none"}),
+    "dft2 pub.": (
+        "dft",
+        5e-4,
+        {"tau": 0.3, "gamma": 0.9, "denominator": "none", "score": "mean_log_likelihood"},
+    ),
+    "sft, lr x 4": ("sft", 2e-3, {}),
 }
-"""Constants of the published runs."""
+"""Method, learning rate and constants of each run; those of dft are the published ones as well."""
 
 Curve = dict[str, Any]
 """``steps``, and for each set of pairs, at each of these steps, [right, wrong] of each pair."""
@@ -124,21 +132,25 @@ class Bench:
         recipe = str(RECIPES / "dft.yaml")
         self.commands("gen-negatives", recipe, *self._constants(), *self._pool())
 
-    def curve(self, name: str, method: str, *constants: str) -> Curve:
-        """Train by a method from the pretrained model; return what became of the pairs."""
-        run = self.out / name
+    def curve(self, name: str) -> Curve:
+        """Train from the pretrained model; return what became of the pairs."""
+        method, lr, constants = RUNS[name]
+        run = self.out / re.sub("[^a-z0-9]+", "-", name).strip("-")
 
         def find() -> Curve:
             shutil.rmtree(run, ignore_errors=True)
-            own = self._pool() if method == "dft" else ["train.until={}"]
-            said = [f"run={run}", *self._constants(), *own, *constants]
+            own = ["train.until={}"]
+            if method == "dft":
+                given = {"score": "log_likelihood", "negatives": 2, **constants}
+                own = [*self._pool(), *(f"method.{key}={value}" for key, value in given.items())]
+            said = [f"run={run}", *self._constants(), *own, f"train.lr={lr:g}"]
             said += [f"train.steps={self.sizes.steps}", f"eval.every={self.sizes.every}"]
             said += ["train.schedule=constant", "train.warmup=0", "checkpoint.every=null"]
             recipe = str(RECIPES / f"{method}.yaml")
             with self.commands.telling(shlex.join(["ftkit", method, recipe, *said])):
                 return watched(recipe, said, self._pairs)
 
-        return kept(self.out / f"{name}.json", find)
+        return kept(run.with_suffix(".json"), find)
 
     def _pairs(self, name: str) -> Path:
         return self.out / "data" / f"{name.replace(' ', '-')}-pairs.jsonl"
@@ -243,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         bench.prepare()
         bench.negatives()
-        curves = {name: bench.curve(name, *said) for name, said in runs().items()}
+        curves = {name: bench.curve(name) for name in RUNS}
     except UserError as error:
         print(error, file=sys.stderr)
         return error.status
@@ -251,15 +263,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (options.docs / "decimals.svg").write_text(draw(curves), encoding="utf-8")
     print(told)
     return 0
-
-
-def runs() -> dict[str, tuple[str, ...]]:
-    """Return the method and constants of each run."""
-    found: dict[str, tuple[str, ...]] = {"sft": ("sft", "train.lr=5e-4")}
-    for name, constants in PUBLISHED.items():
-        said = [f"method.{key}={value}" for key, value in constants.items()]
-        found[name] = ("dft", *said, "method.negatives=2", "train.lr=5e-4")
-    return {**found, "sft, lr x 4": ("sft", "train.lr=2e-3")}
 
 
 if __name__ == "__main__":
