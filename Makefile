@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/READY
 TINY := runs/tiny
 START = train.until='{eval.exact_match: 0.6}'
+WARM = train.until='{eval.exact_match_sampled: 0.3}' sample.temperature=1 eval.every=10
 RECIPES = $(shell find recipes -name '*.yaml' | sort)
 
 # The environment is completed when what it is made of changes, and made anew when it was moved or its interpreter
@@ -14,7 +15,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tiny quickstart test check format format-check lint types layers doctests tests recipes docs bench-sft bench-dpo bench-dft \
-  bench-negatives peers reproduce-dft decimals clean
+  bench-negatives peers reproduce-dft reproduce-rlvr decimals clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +26,7 @@ setup: $(READY) ## make .venv with ftkit in it (FTKIT_TORCH='torch==...' chooses
 $(READY): pyproject.toml scripts/setup_env.sh
 	@scripts/setup_env.sh $(VENV)
 
-quickstart: tiny ## pretrain, sft, gen-negatives, dft, with exact match and reward accuracy before and after (minutes)
+quickstart: tiny ## pretrain, sft, gen-negatives, dft, then disco, each measured before and after (minutes)
 	@echo "== before: the fine-tuned start, on held-out sums and against its own wrong sums"
 	@$(BIN)/ftkit eval $(TINY)/start --data $(TINY)/pool-held-out
 	@echo "== dft: the right sum against the start's wrong ones"
@@ -33,13 +34,18 @@ quickstart: tiny ## pretrain, sft, gen-negatives, dft, with exact match and rewa
 	@echo "== after"
 	@$(BIN)/ftkit eval $(TINY)/dft --data $(TINY)/pool-held-out
 	@$(BIN)/ftkit chat $(TINY)/dft --once '47+38='
+	@echo "== disco: from an earlier start, sums that the model samples, judged by a verifier"
+	@$(BIN)/ftkit eval $(TINY)/warm
+	@$(BIN)/ftkit disco recipes/tiny/disco.yaml --resume
+	@$(BIN)/ftkit eval $(TINY)/disco
 	@echo "all of it lies in $(TINY): data, tokenizer, pools, and a folder for each run with its model and metrics"
 	@echo "next: docs/quickstart.md goes on from here; \`make clean\` removes $(TINY), to begin anew"
 
-tiny: $(READY) ## prepare under runs/tiny what the recipes in recipes/tiny need: data, models, pools (two minutes)
+tiny: $(READY) ## prepare under runs/tiny what the recipes in recipes/tiny need: data, models, pools (minutes)
 	@$(BIN)/python scripts/prepare_arithmetic.py --out $(TINY)
 	@$(BIN)/ftkit pretrain recipes/tiny/pretrain.yaml run=$(TINY)/base --resume
 	@$(BIN)/ftkit sft recipes/tiny/sft.yaml run=$(TINY)/start $(START) --resume
+	@$(BIN)/ftkit sft recipes/tiny/sft.yaml run=$(TINY)/warm $(WARM) --resume
 	@$(BIN)/ftkit gen-negatives recipes/tiny/dft.yaml
 	@$(BIN)/ftkit gen-negatives recipes/tiny/dft.yaml --held-out $(TINY)/pool-held-out
 
@@ -93,6 +99,9 @@ peers: $(READY)
 
 reproduce-dft: tiny ## sft against dft and dft2 from the same start, five seeds (half an hour)
 	@$(BIN)/python scripts/reproduce/dft.py
+
+reproduce-rlvr: tiny ## every method that learns from a verifier, same starts and budget, five seeds (hours)
+	@$(BIN)/python scripts/reproduce/rlvr.py
 
 decimals: $(READY) ## the example of 9.11 and 9.9: log-probabilities under sft and dft, with the figure (minutes)
 	@$(BIN)/python scripts/reproduce/decimals.py

@@ -12,6 +12,7 @@ import typer
 
 from ftkit import __version__
 from ftkit.cli_recipes import Json, recipes_app
+from ftkit.cli_runs import runs_app
 from ftkit.recipe.methods import method_lines
 
 if TYPE_CHECKING:
@@ -281,4 +282,5 @@ def chat(
     task(target, once=once, temperature=temperature, max_tokens=max_tokens)
 
 
+app.add_typer(runs_app)
 app.add_typer(recipes_app, name="recipes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,27 +14,28 @@ from ftkit.data.load import load_datasets
 from ftkit.data.order import Order
 from ftkit.data.pool import Pool, check_identity, is_pool
 from ftkit.data.provenance import pool_to_learn_from, pool_to_measure
-from ftkit.data.template import stop_tokens
 from ftkit.model.fingerprint import reference_fingerprint
 from ftkit.model.load import check_positions, load_policy, load_scorer
 from ftkit.model.policy import Policy
 from ftkit.model.reference import load_reference
 from ftkit.model.tokenizer import load_tokenizer
-from ftkit.objectives import DFT, DPO
+from ftkit.objectives import DFT, DPO, DisCO
 from ftkit.parallel.world import OneProcess, World
 from ftkit.recipe.rules import RANKED, RANKED_AMONG_SEVERAL
+from ftkit.run_data import Data
+from ftkit.run_rollouts import build_rollouts, steps_of
+from ftkit.run_updates import build_critic, build_update
 from ftkit.sources.given import Given
 from ftkit.sources.pool import Pooled
 from ftkit.train.answers import held_out_sampling
 from ftkit.train.checkpoint import Checkpoints
 from ftkit.train.evaluation import Measures, evaluate
-from ftkit.train.learner import Learner
 from ftkit.train.loop import CARRY, Loop
 from ftkit.train.memory import Memory
-from ftkit.train.optimizer import Optimizer
 from ftkit.train.reference import with_reference
 from ftkit.train.schedule import learning_rate
 from ftkit.train.score import REFERENCE, ranker_of, references_of
+from ftkit.verifiers.judge import WeightedSum, build_judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,31 +46,9 @@ if TYPE_CHECKING:
     from ftkit.model.reader import Reader
     from ftkit.recipe import Recipe
     from ftkit.sources.base import Source
+    from ftkit.train.critic import Critic
     from ftkit.train.interrupt import Interrupt
     from ftkit.train.monitor import Display, Journal
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a run reads, ready before any model is loaded."""
-
-    tokenizer: PreTrainedTokenizerBase
-    sets: Datasets
-    order: Order
-    rows: int | None
-    """Rows that the run sees; None where it counts steps."""
-    steps: int
-    pool: Pool | None = None
-    """The negatives, for dft."""
-    held_out_pool: Pool | None = None
-    """The held-out rows where they are a pool."""
-    warnings: Sequence[str] = ()
-    """What a person should know of the pool and the method."""
-
-    @property
-    def stop(self) -> list[int]:
-        """Token ids at which an answer ends."""
-        return stop_tokens(self.tokenizer)
 
 
 def read_data(recipe: Recipe) -> Data:
@@ -84,6 +63,8 @@ def read_data(recipe: Recipe) -> Data:
     train, epochs = recipe.train, recipe.train.epochs or 1.0
     rows = None if train.steps is not None else order.rows(epochs)
     steps = train.steps or order.steps(epochs, train.prompts)
+    if recipe.method.kind == "rollouts" and rows is not None:
+        steps = steps_of(recipe, rows)
     if train.warmup > steps:
         raise user_error(
             "train.warmup",
@@ -100,6 +81,12 @@ def read_data(recipe: Recipe) -> Data:
             negatives=method.negatives,
         )
         warnings += said
+    once = train.updates * train.rollout_epochs == 1
+    if isinstance(method, DisCO) and method.trust == "constraint" and once:
+        warnings.append(
+            "with one update a rollout the policy is the one that sampled, the KL is 0, and the "
+            "constraint never acts: write train.updates: 2 or more, or method.trust: none"
+        )
     _check_measures(recipe, held_out)
     return Data(tokenizer, sets, order, rows, steps, pool, held_out, warnings)
 
@@ -195,6 +182,13 @@ def referenced(
     return found
 
 
+def judge_of(recipe: Recipe, policy: Reader) -> WeightedSum | None:
+    """Return who judges answers, for as long as the policy lives; None = nobody."""
+    if recipe.verify is None:
+        return None
+    return build_judge(recipe.verify, policy=policy if isinstance(policy, Policy) else None)
+
+
 def build_evaluation(recipe: Recipe, data: Data, policy: Reader) -> partial[Measures] | None:
     """Return what measures the held-out rows; None if there are none."""
     held_out = data.held_out_pool or data.sets.eval
@@ -210,15 +204,19 @@ def build_evaluation(recipe: Recipe, data: Data, policy: Reader) -> partial[Meas
         ranker=ranker_of(recipe.eval, recipe.method),
         limit=recipe.eval.limit,
         sample=held_out_sampling(recipe.method, recipe.sample),
-        verify=recipe.verify,
+        judge=judge_of(recipe, policy),
         stop=data.stop,
         seed=recipe.seed,
     )
 
 
-def build_source(recipe: Recipe, data: Data, policy: Reader, world: World) -> Source:
+def build_source(
+    recipe: Recipe, data: Data, policy: Reader, world: World, critic: Critic | None = None
+) -> Source:
     """Return where the groups of each step come from."""
     sets, prompts = [s for s, _ in data.sets.train], recipe.train.prompts
+    if recipe.method.kind == "rollouts":
+        return build_rollouts(recipe, data, policy, world, critic)
     if data.pool is not None:
         assert isinstance(recipe.method, DFT)
         negatives = recipe.method.negatives
@@ -228,6 +226,12 @@ def build_source(recipe: Recipe, data: Data, policy: Reader, world: World) -> So
     wanted = {column: name for column, name in wanted.items() if column in method.columns}
     known = referenced(recipe, sets, policy, wanted)
     return Given(known, data.order, prompts, world, data.rows)
+
+
+def temperature_of(recipe: Recipe) -> float:
+    """Return the temperature of the policy that is learnt: that of its samples (LAWS T8)."""
+    online = recipe.method.kind == "rollouts" and recipe.sample is not None
+    return recipe.sample.temperature if online and recipe.sample else 1.0
 
 
 def build_loop(
@@ -245,10 +249,12 @@ def build_loop(
     belongs = {"data": data.sets.fingerprint}
     if data.pool is not None:
         belongs["pool"] = data.pool.fingerprint
+    critic = build_critic(recipe, policy)
+    learner, update = build_update(recipe, policy, critic, world, temperature_of(recipe))
     return Loop(
-        groups=build_source(recipe, data, policy, world).groups,
-        learner=Learner(policy, recipe.method, world),
-        optimizer=Optimizer(policy.model, config),
+        source=build_source(recipe, data, policy, world, critic),
+        learner=learner,
+        optimizer=update,
         rate=partial(
             learning_rate,
             steps=data.steps,

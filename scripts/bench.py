@@ -89,7 +89,11 @@ class Watch:
             import torch
 
             torch.save({n: p.grad for n, p in model.named_parameters()}, self._keep)
-        self._done = {"loss": loss, "trained": trained}
+        self._done |= {"loss": loss, "trained": trained}
+
+    def note(self, **what: float) -> None:
+        """Note something more of a step."""
+        self._done |= what
 
     def tell(self, what: dict[str, Any]) -> None:
         """Write a line to who compares."""
@@ -147,18 +151,26 @@ def main(contest: Contest, args: argparse.Namespace) -> None:
         be(contest, args)
         return
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        peers = [start(contest, name, Path(folder), stack) for name in contest.peers]
-        for step in range(args.steps):
-            for peer in peers:
-                peer.step()
-                print(f"step {step + 1} {peer.name}: {peer.steps[-1]}", file=sys.stderr)
-        for peer in peers:
-            peer.finish()
+        peers = take_turns(contest, args, Path(folder), stack)
         ours = next(peer for peer in peers if peer.name == OURS)
         gaps = {peer.name: gap(peer.gradient, ours.gradient) for peer in peers}
     if args.matmul == "highest":
         check(contest, peers, ours, gaps)
     table(contest, peers, gaps, args)
+
+
+def take_turns(
+    contest: Contest, args: argparse.Namespace, folder: Path, stack: ExitStack
+) -> list[Peer]:
+    """Have all peers take all steps, one after the other in each."""
+    peers = [start(contest, name, folder, stack) for name in contest.peers]
+    for step in range(args.steps):
+        for peer in peers:
+            peer.step()
+            print(f"step {step + 1} {peer.name}: {peer.steps[-1]}", file=sys.stderr)
+    for peer in peers:
+        peer.finish()
+    return peers
 
 
 def start(contest: Contest, name: str, folder: Path, stack: ExitStack) -> Peer:

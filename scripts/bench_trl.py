@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from scripts.bench import BIG, LR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from scripts.bench import Watch
 
@@ -32,6 +33,48 @@ def watched(trainer: type[Any], watch: Watch, trained: Callable[[Any], int]) -> 
 
         def _get_train_sampler(self, dataset: Any = None) -> Any:
             return SequentialSampler(dataset if dataset is not None else self.train_dataset)
+
+    return Watched
+
+
+def watched_rollouts(trainer: type[Any], watch: Watch, given: Sequence[Sequence[int]]) -> type[Any]:
+    """Return a trainer that says what each step did, and of that, what sampling and rewards took.
+
+    Args:
+        trainer: TRL's, which samples what it learns from; its prompts are token ids.
+        watch: who is told.
+        given: the answers to the prompts of the first step, instead of sampled ones.
+    """
+    first: list[Sequence[Sequence[int]]] = [given]
+
+    class Watched(trainer):  # type: ignore[misc]
+        def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            parts = self.args.gradient_accumulation_steps
+            part = self._step % parts
+            if part == 0:
+                watch.turn()  # the step before has been taken whole by now
+                self.summed = 0.0
+            loss = super().training_step(model, inputs, *args, **kwargs)
+            self.summed += float(loss)  # of means, already divided by the number of parts
+            if part == parts - 1:
+                bare = self.accelerator.unwrap_model(model)
+                watch.differentiated(self.summed, self.learnt, bare)
+            return loss
+
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            started = time.process_time()
+            out = super()._generate_and_score_completions(inputs)
+            watch.note(rollout=time.process_time() - started)
+            self.learnt = int(out["completion_mask"].sum())
+            return out
+
+        def _tokenize_prompts(self, prompts: Any) -> Any:
+            return prompts, None, {}
+
+        def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+            if first:
+                return [list(answer) for answer in first.pop()], None
+            return super()._generate_single_turn(*args, **kwargs)
 
     return Watched
 

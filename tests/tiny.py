@@ -18,6 +18,9 @@ VOCABULARY = 50
 KINDS = ("sampler", "augmented", "prompt", "reference")
 """Of the log-probabilities that may be known of an answer beforehand."""
 
+PER_TOKEN = ("old", "reference", "advantage", "value", "returns")
+"""Of what may be known of each token."""
+
 SIZES = {
     "qwen2": {
         "hidden_size": 32,
@@ -66,7 +69,12 @@ def random_groups(seed: int, prompts: int = 6, answers: int = 3, longest: int = 
     def answer(n: int) -> Answer:
         learn = None if n < 4 or draw.random() < 0.5 else ((0, 1), (2, n - 1))
         logps = {kind: -draw.uniform(5, 40) for kind in KINDS}
-        return Answer(tokens(n), learn=learn, reward=float(draw.random() < 0.5), logps=logps)
+        known = {name: tuple(draw.uniform(-4.3, -2.9) for _ in range(n)) for name in PER_TOKEN[:2]}
+        known |= {name: tuple(x + 3.6 for x in known["old"]) for name in PER_TOKEN[2:]}
+        reward, finish = float(draw.random() < 0.5), "length" if draw.random() < 0.2 else "stop"
+        return Answer(
+            tokens(n), learn=learn, reward=reward, logps=logps, finish=finish, per_token=known
+        )
 
     groups = []
     for _ in range(prompts):

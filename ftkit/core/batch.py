@@ -60,6 +60,21 @@ class Batch:
         return self["present"]
 
     @property
+    def truncated(self) -> Tensor:
+        """Bool [B, K]: True where the length limit cut the answer."""
+        return self["truncated"]
+
+    def old(self, logp: Tensor) -> Tensor:
+        """Return log-probabilities under the policy that sampled, float32 [B, K, T].
+
+        Where a rollout serves one update nobody has kept them: they are the present ones.
+
+        Args:
+            logp: the present ones; a graph that they have is left out.
+        """
+        return self.columns.get("old", logp.detach())
+
+    @property
     def reward(self) -> Tensor:
         """float32 [B, K]: how good each answer is."""
         return self["reward"]
@@ -134,7 +149,8 @@ def collate(groups: Sequence[Group], columns: Iterable[str] = ()) -> Batch:
     Args:
         groups: at least one.
         columns: which columns ``logp_X`` to add: float64 [B, K], the answer's ``logps["X"]``; NaN
-            where an answer has none, 0 where there is no answer.
+            where an answer has none, 0 where there is no answer.  What all answers know
+            ``per_token`` is added anyhow.
 
     Raises:
         ColumnMissingError: if no answer at all has a log-probability that is asked for.
@@ -144,21 +160,36 @@ def collate(groups: Sequence[Group], columns: Iterable[str] = ()) -> Batch:
     shape = (len(groups), answers, longest)
     tokens, mask = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
     length, reward = torch.zeros(shape[:2], dtype=torch.int64), torch.zeros(shape[:2])
-    present = torch.zeros(shape[:2], dtype=torch.bool)
+    present, truncated = (torch.zeros(shape[:2], dtype=torch.bool) for _ in range(2))
     for b, group in enumerate(groups):
         for k, answer in enumerate(group.answers):
             n = len(answer.tokens)
             tokens[b, k, :n] = torch.tensor(answer.tokens, dtype=torch.int64)
             mask[b, k, :n] = torch.tensor(answer.mask(), dtype=torch.bool)
             length[b, k], present[b, k] = n, True
-            reward[b, k] = answer.reward or 0.0
+            reward[b, k], truncated[b, k] = answer.reward or 0.0, answer.finish == "length"
     known = {name: _logps(groups, name.removeprefix("logp_"), shape[:2]) for name in columns}
     own = {"tokens": tokens, "mask": mask, "length": length, "present": present, "reward": reward}
+    own |= {"truncated": truncated, **_per_token(groups, shape)}
     return Batch(
         tuple(group.id for group in groups),
         tuple(torch.tensor(group.prompt, dtype=torch.int64) for group in groups),
         {**own, **known},
     )
+
+
+def _per_token(groups: Sequence[Group], shape: tuple[int, int, int]) -> dict[str, Tensor]:
+    """Return what is known of each token of every answer: float32 [B, K, T]; 0 elsewhere."""
+    answers = [answer for group in groups for answer in group.answers if answer.tokens]
+    names = set.intersection(*(set(answer.per_token) for answer in answers)) if answers else set()
+    columns = {}
+    for name in sorted(names):
+        columns[name] = torch.zeros(shape)
+        for b, group in enumerate(groups):
+            for k, answer in enumerate(group.answers):
+                values = answer.per_token.get(name, ())
+                columns[name][b, k, : len(values)] = torch.tensor(values)
+    return columns
 
 
 def _logps(groups: Sequence[Group], of: str, shape: tuple[int, int]) -> Tensor:

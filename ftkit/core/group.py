@@ -33,6 +33,12 @@ class Answer:
     """Which of the pool's system prompts made x̄; None = none."""
     excluded: str = ""
     """Why it is not to be learnt from, where it is not."""
+    status: str = ""
+    """What the verifier said of it (``verifiers.base.Status``), where one did."""
+    per_token: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """What the trainer found of each token before it learnt from it: log-probabilities in nats
+    under the policy that sampled (``old``) and under the frozen one (``reference``), and a critic's
+    ``value``, with ``advantage`` and ``returns`` made of it."""
 
     def mask(self) -> list[bool]:
         """Return, for each token, whether the policy wrote it.
@@ -82,8 +88,9 @@ class Group:
 
 
 def _without_defaults(answer: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what only pools know of an answer, where nothing is known."""
+    """Leave out what only pools and rollouts know of an answer, where nothing is known."""
     unknown: dict[str, Any] = {"logps": {}, "system": None, "excluded": ""}
+    unknown |= {"status": "", "per_token": {}}
     return {k: v for k, v in answer.items() if k not in unknown or v != unknown[k]}
 
 
@@ -95,6 +102,7 @@ def _answer(row: dict[str, Any]) -> Answer:
             "tokens": tuple(row["tokens"]),
             "learn": None if learn is None else tuple((a, b) for a, b in learn),
             "logp": None if logp is None else tuple(logp),
+            "per_token": {name: tuple(v) for name, v in row.get("per_token", {}).items()},
         }
     )
 

@@ -9,7 +9,14 @@ from pydantic import Field
 from ftkit.core.section import Section
 
 Format = Literal[
-    "auto", "messages", "sharegpt", "alpaca", "prompt_completion", "text", "preferences"
+    "auto",
+    "messages",
+    "sharegpt",
+    "alpaca",
+    "prompt_completion",
+    "text",
+    "preferences",
+    "prompts",
 ]
 """How a row says what it says."""
 
@@ -45,10 +52,15 @@ class SourceConfig(Section):
     """How often each row is seen in an epoch: 2 is twice, 0.5 is every second epoch."""
     format: Format = "auto"
     """How a row says what it says; `auto` looks at the columns and reports what it took: the first
-    that fits of messages, sharegpt, prompt_completion, alpaca, text (pretrain: text first); methods
-    that compare answers read preferences only."""
+    that fits of messages, sharegpt, prompt_completion, alpaca, text (pretrain: text first; methods
+    that sample their answers: prompts, with or without truth, in the place of text); methods that
+    compare given answers read preferences only."""
     columns: dict[Column, str] = Field(default_factory=dict)
     """Our name for a column: its name in the file, as `{prompt: question, completion: answer}`."""
+    ask: str | None = Field(None, min_length=1)
+    """format prompts: what the user says, with `{prompt}` where the row's prompt stands; such a
+    prompt goes through the chat template, as one turn. null = a prompt that is a text is fed as it
+    is."""
     limit: int | None = Field(None, gt=0)
     """At most so many rows, drawn with the recipe's seed."""
 

@@ -11,6 +11,7 @@ from ftkit.core.errors import user_error
 from ftkit.data.config import SourceConfig
 from ftkit.data.example import FORMATS, Example, Format, RowError
 from ftkit.data.pairs import PREFERENCES
+from ftkit.data.prompts import PROMPTS, asked
 from ftkit.data.read import Faults, Row, read_rows
 from ftkit.objectives.base import Kind
 
@@ -47,6 +48,8 @@ def formats_of(kind: Kind) -> Formats:
     """Return the formats that a kind of source can learn from, in the order they are tried in."""
     if kind == "preferences":
         return PREFERENCES
+    if kind == "rollouts":
+        return {name: form for name, form in FORMATS.items() if name != "text"} | PROMPTS
     return {"text": FORMATS["text"], **FORMATS} if kind == "documents" else FORMATS
 
 
@@ -81,7 +84,9 @@ def examples(
         try:
             if lacking := formats[layout.name].needs - fields.keys():
                 raise RowError(f"no {_list(lacking)}, which format {layout.name} needs")
-            example = formats[layout.name].read(fields, row.place, kind == "documents")
+            example = formats[layout.name].read(
+                asked(fields, source.ask), row.place, kind == "documents"
+            )
         except RowError as error:
             faults.add(row.place, error.found, error.remedy)
             continue
@@ -104,6 +109,7 @@ def choose_layout(source: SourceConfig, kind: Kind, row: Row, formats: Formats) 
     name = source.format if source.format != "auto" else next(iter(fits), None)
     if name is not None:
         _check_kind(source, kind, name, formats)
+        _check_ask(source, name)
     if name is None or name not in fits:
         asked = "no format fits" if name is None else f"format {name} does not fit"
         needs = "" if name is None else f", it needs {_list(formats[name].needs)}"
@@ -119,6 +125,9 @@ def _check_kind(source: SourceConfig, kind: Kind, name: str, formats: Formats) -
         remedy = "`ftkit pretrain`, or map `columns: {prompt: ..., completion: ...}`"
     elif name in formats:
         return
+    elif name in PROMPTS:
+        found = "its rows are prompts without answers"
+        remedy = "`ftkit grpo`, or map `columns: {prompt: ..., completion: ...}`"
     elif name in PREFERENCES:
         found = "its rows are pairs of answers"
         remedy = "`ftkit dpo`, or map `columns: {prompt: ..., completion: chosen}`"
@@ -126,6 +135,15 @@ def _check_kind(source: SourceConfig, kind: Kind, name: str, formats: Formats) -
         found = f"format {name} has one answer a row, and not two to compare"
         remedy = "`ftkit sft`, or map `columns: {prompt: ..., chosen: ..., rejected: ...}`"
     raise user_error(source.path, found, f"learn them with {remedy}")
+
+
+def _check_ask(source: SourceConfig, name: str) -> None:
+    if source.ask is not None and name not in PROMPTS:
+        found = f"words the prompts of rows without answers, and these are of format {name}"
+        raise user_error(f"{source.path} ask", found, "write format: prompts, or remove ask")
+    if source.ask is not None and "{prompt}" not in source.ask:
+        found = "has no {prompt} in it: all rows would be asked the same"
+        raise user_error(f"{source.path} ask", found, "write {prompt} where the prompt goes")
 
 
 def _check_mapped(source: SourceConfig, row: Row) -> None:

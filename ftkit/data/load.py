@@ -219,6 +219,7 @@ def dataset_key(source: SourceConfig, settings: Settings) -> str:
         [VERSION, version("transformers"), version("tokenizers")],
         content,
         [source.format, source.columns, source.limit, settings.seed if source.limit else None],
+        *([source.ask] if source.ask else []),
         ["demonstrations" if settings.kind == "pool" else settings.kind],
         [config.max_length, config.overlong],
         [tokenizer.chat_template, tokenizer_fingerprint(tokenizer)],

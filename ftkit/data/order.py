@@ -107,16 +107,20 @@ class Order:
 
     def rows_of_step(self, step: int, prompts: int) -> list[tuple[int, int]]:
         """Return the (set, row) of each prompt of a step; steps count from 0."""
+        return self.rows_from(step * prompts, prompts)
+
+    def rows_from(self, at: int, count: int) -> list[tuple[int, int]]:
+        """Return the (set, row) of ``count`` prompts from the at-th on, counted from 0."""
         return [
             (int(number), int(row))
-            for epoch, part in self._parts(step, prompts)
+            for epoch, part in self._parts(at, at + count)
             for number, row in self._epoch(epoch)[part]
         ]
 
     def visits_of_step(self, step: int, prompts: int) -> list[int]:
         """Return how often each prompt of a step was seen before; as ``rows_of_step``."""
         visits: list[int] = []
-        for epoch, part in self._parts(step, prompts):
+        for epoch, part in self._parts(step * prompts, (step + 1) * prompts):
             if epoch not in self._visits:
                 self._visits = {e: v for e, v in self._visits.items() if e == epoch - 1}
                 self._visits[epoch] = epoch_visits(
@@ -125,9 +129,8 @@ class Order:
             visits += self._visits[epoch][part].tolist()
         return visits
 
-    def _parts(self, step: int, prompts: int) -> Iterator[tuple[int, slice]]:
-        """Yield the epochs of a step and which places in each are its."""
-        at, stop = step * prompts, (step + 1) * prompts
+    def _parts(self, at: int, stop: int) -> Iterator[tuple[int, slice]]:
+        """Yield the epochs of some prompts, from the at-th on, and which places in each are its."""
         epoch = self._epoch_of(at)
         while at < stop:
             start, end = self._start(epoch), self._start(epoch + 1)

@@ -6,12 +6,15 @@ without segments (padded rows, decoding with a cache) it is transformers' own ``
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -26,9 +29,26 @@ if TYPE_CHECKING:
 
 NAME = "ftkit_segments"
 
+_plain = False
+
 
 class UnsupportedAttentionError(Exception):
     """A layer asks for what segments do not know: a sliding window, sinks, a soft cap."""
+
+
+@contextmanager
+def in_plain_products() -> Iterator[None]:
+    """In it, attention is made of products and sums, which have derivatives of any kind.
+
+    Fused kernels have those of first order, backward, alone.
+    """
+    global _plain  # noqa: PLW0603 (transformers calls the function, and hands nothing through)
+    before, _plain = _plain, True
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        _plain = before
 
 
 def register() -> None:
@@ -74,11 +94,11 @@ def segment_attention(  # noqa: PLR0917 (transformers calls it so)
             raise UnsupportedAttentionError(feature)
     if not getattr(module, "is_causal", True):
         raise UnsupportedAttentionError("attention in both directions")
-    if cpu_attention.serves(query, key, value):
+    if not _plain and cpu_attention.serves(query, key, value):
         return cpu_attention.attend(query, key, value, scaling, layout), None
     repeats = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, repeats), repeat_kv(value, repeats)
-    kernel = query.is_cuda and query.dtype != torch.float32 and has_varlen()
+    kernel = query.is_cuda and query.dtype != torch.float32 and has_varlen() and not _plain
     attend = varlen if kernel else by_blocks
     return attend(query, key, value, scaling, layout), None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,15 @@ class Policy(Reader):
 
     temperature: float = 1.0
     """Log-probabilities are those of softmax(logits / temperature) (LAWS T8)."""
+
+    @contextmanager
+    def at(self, temperature: float) -> Iterator[None]:
+        """In it, log-probabilities are those at this temperature."""
+        kept, self.temperature = self.temperature, temperature
+        try:
+            yield
+        finally:
+            self.temperature = kept
 
     def forward(self, batch: Batch) -> Tensor:
         """Return log-probabilities, float32 [B, K, T], 0 where the mask is False; in one go.

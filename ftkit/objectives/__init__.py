@@ -8,12 +8,18 @@ from pydantic import Field
 
 from ftkit.objectives.base import Kind, Loss, Objective, Unit
 from ftkit.objectives.dft import DFT
+from ftkit.objectives.disco import DisCO
 from ftkit.objectives.dpo import DPO
+from ftkit.objectives.grpo import GRPO
+from ftkit.objectives.ppo import PPO
 from ftkit.objectives.pretrain import Pretrain
 from ftkit.objectives.reward import Reward
 from ftkit.objectives.sft import SFT
+from ftkit.objectives.trpo import TRPO
 
-Method = Annotated[Pretrain | SFT | Reward | DPO | DFT, Field(discriminator="name")]
+Method = Annotated[
+    Pretrain | SFT | Reward | DPO | DFT | GRPO | PPO | TRPO | DisCO, Field(discriminator="name")
+]
 
 METHODS: dict[str, type[Objective]] = {
     get_args(method.model_fields["name"].annotation)[0]: method
@@ -24,8 +30,12 @@ METHODS: dict[str, type[Objective]] = {
 __all__ = [
     "DFT",
     "DPO",
+    "GRPO",
     "METHODS",
+    "PPO",
     "SFT",
+    "TRPO",
+    "DisCO",
     "Kind",
     "Loss",
     "Method",

@@ -63,6 +63,14 @@ class Objective(Section):
         """Columns that ``loss`` reads beyond those that every batch has."""
         return frozenset()
 
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether it reads each token's log-probability under the model before training.
+
+        It is the column ``reference``: float32 [B, K, T].
+        """
+        return False
+
     def scores(self, logp: Tensor, batch: Batch) -> Tensor:
         """Return the value by which the method ranks the answers to a prompt: [B, K].
 

@@ -33,6 +33,7 @@ def missing_files(loaded: Loaded, *, pool: bool = True) -> list[Fault]:
         faults.append(loaded.fault("data.pool", f"there is no pool '{data.pool}'", remedy))
     named = {
         "method.reference": getattr(loaded.recipe.method, "reference", None),
+        "method.critic_path": getattr(loaded.recipe.method, "critic_path", None),
         "eval.reference": loaded.recipe.eval.reference,
     }
     for key, reference in named.items():

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ftkit.core.errors import Fault
+from ftkit.recipe.rules_online import ONLINE, faults_online, unread_online
 
 MEASURES: dict[str, str] = {
     "eval.loss": "",
@@ -66,6 +67,7 @@ def unread(said: Said) -> Iterator[tuple[str, str]]:
         if method == "reward":
             yield section, "a reward model writes no answers"
     yield from _unread_of_method(said)
+    yield from unread_online(said)
     optimizer, of = said.get("train.optimizer", "adamw"), {"betas": "adamw", "eps": "adamw"}
     for constant, owner in {**of, "momentum": "sgd"}.items():
         if optimizer != owner:
@@ -104,14 +106,18 @@ def _unread_of_sources(said: Said) -> Iterator[tuple[str, str]]:
         path = said.get(f"{place}.path")
         if isinstance(path, str) and not path.startswith("hf:"):
             yield f"{place}.split", "only a data set of the hub (hf:NAME) has splits"
+        if said.get("method.name") not in ONLINE:
+            yield f"{place}.ask", f"{said.get('method.name')} learns from rows that have answers"
     yield "data.eval.weight", "held-out rows are all measured once"
 
 
 def _unread_of_evaluation(said: Said) -> Iterator[tuple[str, str]]:
-    negatives = said.get("method.name") == "dft"  # they are what `sample` is for
+    method = said.get("method.name")
+    negatives = method == "dft"  # they are what `sample` is for
+    learnt = {"sample"} if negatives else {"sample", "verify"} if method in ONLINE else set()
     if not said.says("data.eval"):
         for path in ("verify", "sample", "eval.every", "eval.limit", "eval.score"):
-            if not (negatives and path == "sample"):
+            if path not in learnt:
                 yield path, "there are no held-out rows: data.eval is not given"
     elif said.says("sample") and not said.says("verify") and not negatives:
         yield "sample", "nothing judges what is sampled: verify is not given"
@@ -127,6 +133,7 @@ def faults_between_sections(said: Said) -> Iterator[Fault]:
             yield Fault(path, f"would not be read: {why}", "remove it")
     yield from _model(said)
     yield from _negatives(said)
+    yield from faults_online(said)
     yield from _length(said)
     yield from _measures(said)
 

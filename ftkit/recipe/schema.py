@@ -30,10 +30,10 @@ def resolve(schema: Schema) -> Schema:
 
 
 def variants(schema: Schema) -> list[Schema]:
-    """Return the alternatives of a union, or the one schema that there is."""
+    """Return the alternatives of a union, unions in it taken apart, or the one that there is."""
     schema = resolve(schema)
     branches = schema.get("anyOf") or schema.get("oneOf")
-    return [resolve(branch) for branch in branches] if branches else [schema]
+    return [one for branch in branches for one in variants(branch)] if branches else [schema]
 
 
 def inner(schema: Schema, part: Part, value: Any = None) -> Schema | None:
@@ -184,9 +184,10 @@ def editor_schema() -> dict[str, Any]:
     for section in schema["$defs"].values():
         section.pop("required", None)
     for section in schema["properties"].values():
-        if "oneOf" in section:
-            section["anyOf"] = section.pop("oneOf")
-            section.pop("discriminator", None)
+        for union in (section, *section.get("anyOf", ())):
+            if "oneOf" in union:
+                union["anyOf"] = union.pop("oneOf")
+                union.pop("discriminator", None)
     whole = schema.pop("required")
     extends = {
         "type": "string",

@@ -33,6 +33,9 @@ class SampleConfig(Section):
     """The longest answer, in tokens."""
     answers: int = Field(1, gt=0)
     """Answers to each prompt."""
+    logged: int = Field(16, ge=0)
+    """grpo and its kin: prompts of each rollout that are written, with their answers, to
+    RUN/samples.jsonl."""
     system: list[str | SystemPrompt] = Field([])
     """dft: the system prompts by which prompts are augmented for `ftkit gen-negatives`, as texts or
     with weights; none = prompts as they are."""

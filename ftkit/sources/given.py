@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ftkit.sources.base import Source
+
 if TYPE_CHECKING:
     from ftkit.core.group import Group
     from ftkit.data.order import Order
@@ -21,7 +23,7 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
-class Given:
+class Given(Source):
     """The rows of data sets in a seeded order, dealt among ranks."""
 
     sets: Sequence[Rows]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ftkit.sources.base import Source
+
 if TYPE_CHECKING:
     from ftkit.core.group import Group
     from ftkit.data.dataset import Dataset
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pooled:
+class Pooled(Source):
     """The rows of data sets in a seeded order, each with some of its negatives."""
 
     sets: Sequence[Dataset]

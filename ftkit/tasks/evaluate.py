@@ -19,7 +19,7 @@ from ftkit.model.load import check_positions, load_policy, load_scorer
 from ftkit.model.reference import load_reference
 from ftkit.model.tokenizer import load_tokenizer
 from ftkit.recipe.files import is_path
-from ftkit.run import set_up_torch
+from ftkit.run import judge_of, set_up_torch
 from ftkit.tasks.figures import report
 from ftkit.tasks.held_out import HeldOut, Picked, held_out
 from ftkit.tasks.target import Target, target_of
@@ -109,7 +109,7 @@ def _measure(
         ranker=ranker_of(recipe.eval, recipe.method),
         limit=limit,
         sample=held_out_sampling(recipe.method, recipe.sample),
-        verify=recipe.verify,
+        judge=judge_of(recipe, policy),
         stop=stop_tokens(tokenizer),
         seed=recipe.seed,
     )

@@ -14,7 +14,7 @@ from rich.logging import RichHandler
 from ftkit.core.errors import user_error
 from ftkit.model.save import save_model
 from ftkit.recipe import Loaded, dump_yaml, flatten, load_recipe
-from ftkit.run import Data, build_loop, build_policy, read_data, set_up_torch
+from ftkit.run import build_loop, build_policy, read_data, set_up_torch
 from ftkit.train.checkpoint import Checkpoints, Saved
 from ftkit.train.folder import RunFolder, environment, peak_memory
 from ftkit.train.interrupt import Interrupt
@@ -25,6 +25,7 @@ from ftkit.train.report import write_report
 if TYPE_CHECKING:
     from ftkit.model.reader import Reader
     from ftkit.recipe import Recipe
+    from ftkit.run_data import Data
 
 console = Console()
 
@@ -164,6 +165,7 @@ def _ending(loop: Loop, status: str, reason: str, start: float) -> dict[str, Any
         "eval": loop.state.measured,
         "best": {"step": loop.state.best_step, "value": loop.state.best_value},
         "seconds": round(time.monotonic() - start, 3),
+        **({"seconds_sampling": round(loop.seconds_sampling, 3)} if loop.seconds_sampling else {}),
         "peak_memory_bytes": peak_memory(),
     }
 

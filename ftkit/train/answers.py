@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import comb
 from typing import TYPE_CHECKING, Any
 
 from ftkit.core.group import Answer, Group
 from ftkit.core.intervals import Estimate, by_cluster, clustered_mean, clustered_share
+from ftkit.data.truth import with_truth
 from ftkit.samplers.config import SampleConfig
-from ftkit.verifiers.base import STATUSES, Verdict, Verifier, build_verifier
+from ftkit.verifiers.base import STATUSES, Item, Judge, Verdict
 
 if TYPE_CHECKING:
     from ftkit.model.policy import Policy
     from ftkit.objectives import Objective
     from ftkit.samplers.base import Sampler
-    from ftkit.verifiers.config import Verify
 
 Judged = tuple[Answer, Verdict]
 
@@ -52,7 +53,7 @@ def answer(
     policy: Policy,
     groups: Sequence[Group],
     *,
-    verify: Verify,
+    judge: Judge,
     sample: SampleConfig | None,
     stop: Sequence[int],
     keys: Sequence[int],
@@ -63,48 +64,30 @@ def answer(
     Args:
         policy: who answers.
         groups: the prompts, each with a truth or with its demonstration in the place of one.
-        verify: who judges.
+        judge: who judges.
         sample: how answers are written.
         stop: ids of tokens that end an answer.
         keys: what each prompt's draws depend on.
         seed: of the draws.
     """
-    groups = _with_truth(groups, policy.tokenizer, stop)
+    groups = [with_truth(group, policy.tokenizer, stop) for group in groups]
     out = Answered([{"truth": group.truth} for group in groups])
     for sampler, answers, suffix in _samplers(policy, sample or GREEDY, stop):
-        judged = _judge(
-            groups, sampler, build_verifier(verify), answers=answers, keys=keys, seed=seed
-        )
+        judged = _judge(groups, sampler, judge, answers=answers, keys=keys, seed=seed)
+        if suffix:
+            out.figures |= pass_at(groups, judged)
         out.figures |= {name + suffix: one for name, one in _figures(groups, judged).items()}
         out.verdicts["verdicts" + suffix] = _count(judged)
         decoding = "sampled" if suffix else "greedy"
         for row, group, said in zip(out.rows, groups, judged, strict=True):
             row[decoding] = [_told(*each) for each in said]
-            rewarded = [replace(each, reward=verdict.reward) for each, verdict in said]
+            rewarded = [
+                replace(each, reward=verdict.reward, status=verdict.status)
+                for each, verdict in said
+            ]
             line = group.with_answers(*rewarded).to_json()
             out.samples.append({**line, "decoding": decoding})
     return out
-
-
-def _with_truth(groups: Sequence[Group], tokenizer: Any, stop: Sequence[int]) -> list[Group]:
-    """Return the groups, each with a truth: its own, or the text of its demonstration."""
-    told = []
-    for group in groups:
-        truth = group.truth
-        if truth is None:
-            tokens = _first_turn(group.answers[0])
-            spoken = tokens[:-1] if tokens and tokens[-1] in stop else tokens
-            truth = tokenizer.decode(
-                spoken, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        told.append(replace(group, truth=truth))
-    return told
-
-
-def _first_turn(demonstration: Answer) -> tuple[int, ...]:
-    """Return what answers the prompt: the first learnt stretch; later turns answer other ones."""
-    start, end = (demonstration.learn or ((0, len(demonstration.tokens)),))[0]
-    return demonstration.tokens[start:end]
 
 
 def _samplers(
@@ -120,10 +103,16 @@ def _samplers(
         yield sampler, sample.answers, "_sampled"
 
 
+def item_of(group: Group, said: Answer) -> Item:
+    """Return an answer as verifiers see it."""
+    cut = said.finish == "length"
+    return Item(said.text, group.truth or "", group.prompt_text, group.prompt, said.tokens, cut)
+
+
 def _judge(
     groups: Sequence[Group],
     sampler: Sampler,
-    verifier: Verifier,
+    judge: Judge,
     *,
     answers: int,
     keys: Sequence[int],
@@ -132,10 +121,11 @@ def _judge(
     """Have answers to each prompt written and judged."""
     prompts = [group.prompt for group in groups]
     written = sampler.generate(prompts, answers=answers, seed=seed, keys=keys)
-    return [
-        [(each, verifier(each.text, group.truth or "")) for each in row]
-        for group, row in zip(groups, written, strict=True)
+    items = [
+        item_of(group, each) for group, row in zip(groups, written, strict=True) for each in row
     ]
+    verdicts = iter(judge.judge(items))
+    return [[(each, next(verdicts)) for each in row] for row in written]
 
 
 def _figures(groups: Sequence[Group], judged: Sequence[Sequence[Judged]]) -> dict[str, Estimate]:
@@ -154,6 +144,24 @@ def _figures(groups: Sequence[Group], judged: Sequence[Sequence[Judged]]) -> dic
         "length": clustered_mean(per_prompt(tokens), tries),
         "truncated": clustered_share(per_prompt(cut), tries),
     }
+
+
+def pass_at(groups: Sequence[Group], judged: Sequence[Sequence[Judged]]) -> dict[str, Estimate]:
+    """Return ``pass@k`` for k = 2, 4, 8 ... up to n: that one of k answers is right.
+
+    Of n answers of which c are right, 1 - C(n - c, k) / C(n, k) is without bias (Chen et al., 2021,
+    arXiv 2107.03374); k = 1 is ``exact_match_sampled``.
+    """
+    n = min((len(row) for row in judged), default=0)
+    prompts = [group.prompt for group in groups]
+    figures = {}
+    for k in (2**i for i in range(1, n.bit_length()) if 2**i <= n):
+        right = [sum(verdict.status == "correct" for _, verdict in row) for row in judged]
+        tries = [len(row) for row in judged]
+        passed = [1 - comb(m - c, k) / comb(m, k) for m, c in zip(tries, right, strict=True)]
+        totals = by_cluster(prompts, passed)
+        figures[f"pass@{k}"] = clustered_mean(totals, by_cluster(prompts, [1] * len(passed)))
+    return figures
 
 
 def _count(judged: Sequence[Sequence[Judged]]) -> dict[str, int]:

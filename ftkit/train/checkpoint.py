@@ -3,6 +3,7 @@
 RUN/checkpoints/step-000100/weights.safetensors   the trainable weights, float32
 optimizer.pt          the optimizer's state (loads with weights_only)
 memory.safetensors    what the method remembers of each prompt, where it does: ids and values
+rollout.json          the answers that are being learnt from, where the method samples them
 state.json            the step, measures, and what they belong to
 COMPLETE              there once everything else is on the disk
 """
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 MARKER = "COMPLETE"
 MEMORY = "memory.safetensors"
+SOURCE = "rollout.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Saved:
     optimizer: dict[str, Any]
     state: dict[str, Any]
     memory: Mapping[str, Tensor] | None = None
+    source: dict[str, Any] | None = None
 
 
 class Checkpoints:
@@ -68,6 +71,8 @@ class Checkpoints:
             torch.save(saved.optimizer, aside / "optimizer.pt")
             if saved.memory is not None:
                 save_file(dict(saved.memory), aside / MEMORY)
+            if saved.source is not None:
+                (aside / SOURCE).write_text(json.dumps(saved.source))
             (aside / "state.json").write_text(json.dumps({"step": saved.step, **saved.state}))
             for path in aside.iterdir():
                 _sync(path)
@@ -114,12 +119,14 @@ class Checkpoints:
             weights = load_file(path / "weights.safetensors")
             optimizer = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
             memory = load_file(path / MEMORY) if (path / MEMORY).is_file() else None
+            rolled = path / SOURCE
+            source = json.loads(rolled.read_text()) if rolled.is_file() else None
         except Exception as error:
             raise RunError(
                 f"{path}: the checkpoint is damaged ({error}); remove that folder and --resume "
                 "from the one before it"
             ) from error
-        return Saved(state.pop("step"), weights, optimizer, state, memory)
+        return Saved(state.pop("step"), weights, optimizer, state, memory, source)
 
     def _rotate(self, newest: int, keep_too: int | None) -> None:
         """Remove what is too old, and what an earlier, longer life of this run left behind."""

@@ -21,6 +21,10 @@ class TrainConfig(Section):
 
     prompts: int = Field(32, gt=0)
     """Prompts in a step, over all ranks."""
+    updates: int = Field(1, gt=0)
+    """grpo and its kin: mini-batches of `prompts` that each rollout is cut into; each is a step."""
+    rollout_epochs: int = Field(1, gt=0)
+    """grpo and its kin: times that a rollout's mini-batches are learnt from."""
     micro_tokens: int = Field(16384, gt=0)
     """Tokens that go through the model at once: memory and time only, never the result."""
     epochs: float | None = Field(None, gt=0)
@@ -29,8 +33,8 @@ class TrainConfig(Section):
     """Steps to take; or `epochs`. With neither, one epoch."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """`adamw` (decoupled weight decay) or `sgd`."""
-    lr: float = Field(gt=0)
-    """The learning rate at its highest."""
+    lr: float = Field(0.0, gt=0)
+    """The learning rate at its highest; to be written, but for trpo, which has none."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """How the learning rate falls after the warm-up: not, or to `min_lr` along a line or a half
     cosine."""

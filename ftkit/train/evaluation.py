@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ftkit.model.reader import Reader
     from ftkit.objectives import Objective
     from ftkit.samplers.config import SampleConfig
-    from ftkit.verifiers.config import Verify
+    from ftkit.verifiers.base import Judge
 
 
 NAMED = 5
@@ -77,7 +77,7 @@ def evaluate(
     ranker: Ranker | None = None,
     limit: int | None = None,
     sample: SampleConfig | None = None,
-    verify: Verify | None = None,
+    judge: Judge | None = None,
     stop: Sequence[int] = (),
     seed: int = 0,
 ) -> Measures:
@@ -90,7 +90,7 @@ def evaluate(
         ranker: says how answers are ranked; None = the method, or the log-likelihood.
         limit: measure at most so many, always the same for a seed; a larger limit adds to them.
         sample: how answers are written; with a temperature above 0 they are sampled besides greedy.
-        verify: who judges answers; None = none are written.
+        judge: who judges answers; None = none are written.
         stop: ids of tokens that end an answer.
         seed: of the choice of rows and of the draws.
 
@@ -100,7 +100,11 @@ def evaluate(
     chosen = choose(len(dataset), limit, seed)
     groups = [dataset[i] for i in chosen]
     ranker = ranker or objective or Score("log_likelihood")
-    scored = score_rows(policy, groups, ranker, objective)
+    sampled = objective is not None and objective.kind == "rollouts"
+    if sampled and any(is_asked_only(group) for group in groups):
+        scored = [Scored(0, None, (), None) for _ in groups]
+    else:
+        scored = score_rows(policy, groups, ranker, objective)
     rows = [_row(*each) for each in zip(groups, scored, strict=True)]
     require_numbers(rows, [all(map(math.isfinite, one.scores)) for one in scored], "scores")
     figures = _figures(groups, scored, objective)
@@ -109,10 +113,10 @@ def evaluate(
         figures |= ranking_figures(compared)
         ranking = {**told(ranker), **ranking_report(compared)}
     answered = None
-    if verify is not None:
+    if judge is not None:
         assert isinstance(policy, Policy)  # no recipe has both a verifier and a reward model
         answered = answer(
-            policy, groups, verify=verify, sample=sample, stop=stop, keys=chosen, seed=seed
+            policy, groups, judge=judge, sample=sample, stop=stop, keys=chosen, seed=seed
         )
         figures |= answered.figures
         rows = [row | more for row, more in zip(rows, answered.rows, strict=True)]
@@ -125,6 +129,11 @@ def evaluate(
         answered.samples if answered else [],
         ranking,
     )
+
+
+def is_asked_only(group: Group) -> bool:
+    """Whether a row is a prompt without an answer, but for the token that ends one."""
+    return not group.answers or (not group.answers[0].text and len(group.answers[0].tokens) < 2)  # noqa: PLR2004
 
 
 def choose(n: int, limit: int | None, seed: int) -> list[int]:

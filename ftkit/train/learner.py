@@ -43,31 +43,45 @@ class Learner:
     policy: Reader
     objective: Objective
     world: World
+    temperature: float = 1.0
+    """Log-probabilities are those of softmax(logits / temperature): that of samples (LAWS T8)."""
 
     def differentiate(self, batch: Batch) -> Outcome:
         """Add the gradient of the objective's mean over the global batch to the parameters'.
 
         The result depends neither on how the batch is cut nor on the number of ranks (LAWS L1, L2).
         Where each token stands alone, it is differentiated in the head.  Where each prompt does,
-        parts are summed.  Where they do not (a term over the whole batch; a group of answers
-        larger than a part), log-probabilities are found first without a graph, the objective is
-        differentiated by them on the whole batch, and the model by parts with those coefficients
-        (LAWS T7).
+        or all of the batch is one part, parts are summed.  Where they do not (a term over the whole
+        batch; a group of answers larger than a part), log-probabilities are found first without a
+        graph, the objective is differentiated by them on the whole batch, and the model by parts
+        with those coefficients (LAWS T7).
 
         Args:
             batch: this rank's prompts, on the CPU.
         """
+        if not isinstance(self.policy, Policy):
+            return self._differentiate(batch)
+        with self.policy.at(self.temperature):
+            return self._differentiate(batch)
+
+    def _differentiate(self, batch: Batch) -> Outcome:
         count = self.world.sum(torch.tensor(float(batch.count(self.objective.unit)))).item()
         sums = _Sums(batch.size[0])
         if self.objective.local:
             for part in self.policy.parts(batch):
                 self._local(part.of(batch), max(count, 1.0), sums)
-        elif self.objective.unit != "batch" and self.policy.groups_fit(batch):
+        elif self._separable(batch):
             for part in self.policy.parts(batch, groups=True):
                 self._graph(part.of(batch), part.rows, max(count, 1.0), sums)
         else:
             self._by_log_probs_first(batch, max(count, 1.0), sums)
         return self._outcome(batch, sums)
+
+    def _separable(self, batch: Batch) -> bool:
+        """Whether the objective is a sum over parts that go through with all they depend on."""
+        if self.objective.unit == "batch":
+            return len(self.policy.parts(batch)) == 1
+        return self.policy.groups_fit(batch)
 
     def _local(self, part: Batch, count: float, sums: _Sums) -> None:
         policy = self.policy

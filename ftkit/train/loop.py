@@ -24,13 +24,32 @@ if TYPE_CHECKING:
     from ftkit.train.learner import Learner
     from ftkit.train.memory import Memory
     from ftkit.train.monitor import Display, Journal
-    from ftkit.train.optimizer import Optimizer
+    from ftkit.train.optimizer import Update
 
 CARRY = "carry"
 """The column of what is remembered."""
 
 LATELY = 10
 """Steps over which metrics are averaged before advice is given on them."""
+
+
+class Source(Protocol):
+    """Where the groups of each step come from (``sources.base.Source``)."""
+
+    def groups(self, step: int) -> Sequence[Group]:
+        """Return this rank's groups of a step, counted from 1."""
+
+    def told(self) -> Mapping[str, float]:
+        """Return metrics of what was sampled for the newest step."""
+
+    def samples(self) -> Sequence[Mapping[str, Any]]:
+        """Return answers that were sampled for the newest step, for the log."""
+
+    def state(self) -> dict[str, Any] | None:
+        """Return what a checkpoint must hold, as JSON; None = nothing."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take the state back."""
 
 
 class Evaluation(Protocol):
@@ -64,9 +83,9 @@ class State:
 class Loop:
     """The parts of a run, tied together."""
 
-    groups: Callable[[int], Sequence[Group]]
+    source: Source
     learner: Learner
-    optimizer: Optimizer
+    optimizer: Update
     rate: Callable[[int], float]
     """The learning rate of a step."""
     steps: int
@@ -85,6 +104,8 @@ class Loop:
     state: State = field(default_factory=State)
     saved: int | None = None
     """The step of the newest checkpoint."""
+    seconds_sampling: float = 0.0
+    """Spent on having prompts answered and judged, by this process."""
     _recent: deque[Mapping[str, float]] = field(default_factory=lambda: deque(maxlen=LATELY))
     _advised: bool = False
 
@@ -121,7 +142,8 @@ class Loop:
     def _step(self) -> None:
         start = time.perf_counter()
         step = self.state.step + 1
-        groups = self.groups(step)
+        groups = self.source.groups(step)
+        self.journal.append("samples.jsonl", self.source.samples())
         batch = self._batch(groups)
         self.optimizer.zero_grad()
         outcome = self.learner.differentiate(batch)
@@ -130,12 +152,14 @@ class Loop:
             raise RunError(self._diagnosis(step, outcome.loss, norm, groups, batch))
         if self.memory is not None and outcome.carry is not None:
             outcome.metrics.update(self.memory.remember(batch.ids, outcome.carry))
-        rate = self.rate(step)
-        self.optimizer.step(rate)
+        told = self.optimizer.step(self.rate(step))
         self.state.step = step
         self.state.tokens += outcome.tokens
-        line = {"step": step, "loss": outcome.loss, "grad_norm": norm, "lr": rate}
+        line = {"step": step, "loss": outcome.loss, "grad_norm": norm, **told}
         line |= {"tokens": outcome.tokens, "trained": outcome.trained, **outcome.metrics}
+        told = dict(self.source.told())
+        self.seconds_sampling += told.pop("seconds", 0.0)  # no part of what two equal runs share
+        line |= told
         line["seconds"] = round(time.perf_counter() - start, 6)
         self.journal.step(line)
         self.display.step(line)
@@ -176,7 +200,7 @@ class Loop:
             "samples.jsonl", [{"step": self.state.step, **s} for s in measured.samples]
         )
         self.display.say(f"step {self.state.step}  {summary(found)}")
-        if not math.isfinite(value_of(found, "eval.loss")):
+        if "loss" in found and not math.isfinite(value_of(found, "eval.loss")):
             raise RunError(
                 f"step {self.state.step}: the loss on held-out rows is no number; the weights have "
                 "diverged: lower train.lr, or go back to an older checkpoint"
@@ -199,7 +223,12 @@ class Loop:
         state = {**vars(self.state), "belongs": self.belongs}
         memory = None if self.memory is None else self.memory.state()
         saved = Saved(
-            state.pop("step"), self.optimizer.weights, self.optimizer.state(), state, memory
+            state.pop("step"),
+            self.optimizer.weights,
+            self.optimizer.state(),
+            state,
+            memory,
+            self.source.state(),
         )
         self.checkpoints.save(saved, keep_too=self.state.best_step)
         self.saved = self.state.step
@@ -209,6 +238,8 @@ class Loop:
         self.optimizer.load(saved.weights, saved.optimizer)
         if self.memory is not None and saved.memory is not None:
             self.memory.load(saved.memory)
+        if saved.source is not None:
+            self.source.load(saved.source)
         state = {key: value for key, value in saved.state.items() if key != "belongs"}
         self.state = State(step=saved.step, **state)
         if self.state.best_measure != self.checkpoint.best:  # the recipe asks for another one now

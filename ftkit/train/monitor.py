@@ -25,6 +25,15 @@ class Display(Protocol):
         """Leave the terminal as it was."""
 
 
+def progress(line: Mapping[str, Any]) -> str:
+    """Return what a step's line says of progress: the loss; of sampled answers, the reward.
+
+    >>> progress({"loss": 1.25}), progress({"loss": -1e-17, "reward": 0.5})
+    ('loss 1.2500', 'reward 0.500')
+    """
+    return f"reward {line['reward']:.3f}" if "reward" in line else f"loss {line['loss']:.4f}"
+
+
 class Bar:
     """A live bar: step, loss, tokens a second, time left."""
 
@@ -33,18 +42,21 @@ class Bar:
         columns = (
             TextColumn("{task.completed}/{task.total}"),
             BarColumn(bar_width=None),
-            TextColumn("loss {task.fields[loss]}  {task.fields[speed]} tokens/s"),
+            TextColumn("{task.fields[progress]}  {task.fields[speed]} tokens/s"),
             TimeRemainingColumn(),
         )
         self._progress = Progress(*columns, console=console, refresh_per_second=4)
-        self._task = self._progress.add_task("", total=steps, completed=done, loss="-", speed="-")
+        self._task = self._progress.add_task(
+            "", total=steps, completed=done, progress="", speed="-"
+        )
         self._progress.start()
 
     def step(self, line: Mapping[str, Any]) -> None:
         """Move the bar."""
         speed = f"{line['tokens'] / max(line['seconds'], 1e-9):,.0f}"
-        loss = f"{line['loss']:.4f}"
-        self._progress.update(self._task, completed=line["step"], loss=loss, speed=speed)
+        self._progress.update(
+            self._task, completed=line["step"], progress=progress(line), speed=speed
+        )
 
     def say(self, text: str) -> None:
         """Print above the bar."""
@@ -72,9 +84,10 @@ class Lines:
             return
         self._last = now
         pace = (now - self._start + line["seconds"]) / (step - self._first + 1)
+        rate = f"lr {line['lr']:.3g}  " if "lr" in line else ""  # trpo has none
         self.say(
-            f"step {step}/{self._steps}  loss {line['loss']:.4f}  "
-            f"grad_norm {line['grad_norm']:.3g}  lr {line['lr']:.3g}  "
+            f"step {step}/{self._steps}  {progress(line)}  "
+            f"grad_norm {line['grad_norm']:.3g}  {rate}"
             f"{line['tokens'] / max(line['seconds'], 1e-9):,.0f} tokens/s  "
             f"left {_clock(pace * (self._steps - step))}"
         )

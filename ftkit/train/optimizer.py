@@ -8,7 +8,7 @@ the model gets rounded copies.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -16,6 +16,29 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ftkit.train.config import TrainConfig
+
+
+class Update(Protocol):
+    """What changes weights once their gradients are there."""
+
+    @property
+    def weights(self) -> Mapping[str, Tensor]:
+        """The weights that it changes, by name: float32."""
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+
+    def clip(self) -> float:
+        """Scale the gradient down to what is allowed; return its 2-norm before that."""
+
+    def step(self, lr: float) -> Mapping[str, float]:
+        """Update the weights; return what there is to say of it."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint needs besides the weights."""
+
+    def load(self, weights: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+        """Take weights and state back from a checkpoint."""
 
 
 class Optimizer:
@@ -49,12 +72,13 @@ class Optimizer:
         norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), self._norm)
         return norm.item()
 
-    def step(self, lr: float) -> None:
-        """Update the weights."""
+    def step(self, lr: float) -> dict[str, float]:
+        """Update the weights; return the learning rate."""
         for group in self._torch.param_groups:
             group["lr"] = lr
         self._torch.step()
         self._copy_down()
+        return {"lr": lr}
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs besides the weights."""

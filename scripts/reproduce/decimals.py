@@ -43,14 +43,14 @@ RUNS = {
     "sft": ("sft", 5e-4, {}),
     "dft": ("dft", 5e-4, {"tau": 1.0, "gamma": 0.85, "denominator": "prompt"}),
     "dft2": ("dft", 5e-4, {"tau": 1.0, "gamma": 0.3, "denominator": "none"}),
-    "dft2 pub.": (
+    "dft2*": (
         "dft",
         5e-4,
         {"tau": 0.3, "gamma": 0.9, "denominator": "none", "score": "mean_log_likelihood"},
     ),
     "sft, lr x 4": ("sft", 2e-3, {}),
 }
-"""Method, learning rate and constants of each run; those of dft are the published ones as well."""
+"""Method, learning rate and constants of each run; dft and dft2* have the published ones."""
 
 Curve = dict[str, Any]
 """``steps``, and for each set of pairs, at each of these steps, [right, wrong] of each pair."""
@@ -135,7 +135,7 @@ class Bench:
     def curve(self, name: str) -> Curve:
         """Train from the pretrained model; return what became of the pairs."""
         method, lr, constants = RUNS[name]
-        run = self.out / re.sub("[^a-z0-9]+", "-", name).strip("-")
+        run = self.out / re.sub("[^a-z0-9]+", "-", name.replace("*", " published"))
 
         def find() -> Curve:
             shutil.rmtree(run, ignore_errors=True)

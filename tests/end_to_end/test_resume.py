@@ -16,6 +16,12 @@ from ftkit.tasks.gen_negatives import gen_negatives
 from ftkit.train import loop
 from tests.end_to_end.conftest import Killed, lines, run
 
+GRADED = {
+    "sample": {"max_tokens": 4, "answers": 4},
+    "verify": {"name": "length", "soft": 1, "hard": 4},
+}
+"""Rewards that a random model's answers differ in."""
+
 METHODS = {
     "sft": {},
     "pretrain": {"method": {"name": "pretrain"}},
@@ -24,10 +30,20 @@ METHODS = {
     "reward": {"method": {"name": "reward"}},
     "dpo": {"method": {"name": "dpo"}},
     "dft": {"method": {"name": "dft"}, "sample": {"max_tokens": 4, "answers": 3}},
+    "grpo": {
+        "method": {"name": "grpo", "beta": 0.1, "drop": True, "refill": 1},
+        "train": {"updates": 2, "rollout_epochs": 2, "steps": 8, "prompts": 4},
+        **GRADED,
+    },
+    "disco": {
+        "method": {"name": "disco", "threshold": -0.5},
+        "train": {"updates": 3, "prompts": 4},
+        **GRADED,
+    },
     "dft in parts": {
         "method": {"name": "dft", "negatives": 3, "u_init": "batch"},
         "sample": {"max_tokens": 4, "answers": 3},
-        "train": {"micro_tokens": 24, "steps": 30},
+        "train": {"micro_tokens": 24, "steps": 14},
     },
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from pydantic import TypeAdapter
@@ -11,13 +12,13 @@ from ftkit.core.reduce import answer_mean, masked_mean
 from ftkit.objectives import Loss, Method, Objective
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     constants: dict[str, Any]
     answers: int = 1
     """The most answers to a prompt."""
 
-    @property
+    @cached_property
     def objective(self) -> Objective:
         return TypeAdapter(Method).validate_python(self.constants)
 
@@ -53,6 +54,64 @@ DFT: list[dict[str, Any]] = [
     {"score": "mean_log_likelihood", "denominator": "none", "tau": 0.3, "gamma": 0.9},
 ]
 
+GRPO: list[dict[str, Any]] = [
+    {},
+    {"preset": "dr_grpo"},
+    {"preset": "dapo"},
+    {"preset": "gpg"},
+    {"preset": "gspo"},
+    {"preset": "cispo"},
+    {"preset": "grpo_er"},
+    {"surrogate": "cispo"},
+    {"surrogate": "reinforce"},
+    {"advantage": "sample_sigma"},
+    {"advantage": "none"},
+    {"length": "token"},
+    {"length": "constant"},
+    {"length": "constant", "constant": 5.0},
+    {"ratio": "sequence"},
+    {"clip_low": None},
+    {"clip_high": None},
+    {"truncated": "mask"},
+    {"entropy": 0.1},
+    *({"beta": 0.3, "kl": kl} for kl in ("ratio_k3", "ratio_k1", "k1", "k2", "k3")),
+]
+
+PPO: list[dict[str, Any]] = [
+    {"clip": 0.3},
+    {"clip": 0.1},
+    {"beta": 0.3, "kl_in": "loss"},
+    {"beta": 0.6, "kl_in": "loss"},
+    {"beta": 0.6},
+]
+
+TRPO: list[dict[str, Any]] = [{}, {"advantage": "none"}, {"advantage": "sample_sigma"}]
+
+NEAR: dict[str, Any] = {"beta": 5.0, "delta": 0.05, "tau": 1.0}
+
+DISCO: list[dict[str, Any]] = [
+    {},
+    NEAR,
+    *(
+        {**NEAR, **more}
+        for more in (
+            {"objective": "L1"},
+            {"tau": 0.1},
+            {"score": "likelihood_ratio"},
+            {"surrogate": "logistic"},
+            {"surrogate": "hinge"},
+            {"surrogate": "squared_hinge"},
+            {"trust": "kl"},
+            {"trust": "clip", "score": "likelihood_ratio"},
+            {"trust": "clip", "score": "likelihood_ratio", "clip": 0.5},
+            {"trust": "none"},
+            {"beta": 10.0},
+            {"delta": 0.1},
+            {"kl": "k3"},
+        )
+    ),
+]
+
 CASES = [
     Case({"name": "pretrain"}),
     Case({"name": "sft"}),
@@ -63,6 +122,10 @@ CASES = [
     Case({"name": "reward", "center": 0.1}, answers=2),
     *(Case({"name": "dpo", **more}, answers=2) for more in DPO),
     *(Case({"name": "dft", **more}, answers=3) for more in DFT),
+    *(Case({"name": "grpo", **more}, answers=4) for more in GRPO),
+    *(Case({"name": "ppo", **more}, answers=4) for more in PPO),
+    *(Case({"name": "trpo", **more}, answers=4) for more in TRPO),
+    *(Case({"name": "disco", **more}, answers=4) for more in DISCO),
 ]
 
 

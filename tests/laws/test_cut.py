@@ -38,7 +38,7 @@ def test_every_method_is_a_case():
 
 
 @over_methods
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 10**6), micro_tokens=st.integers(1, 40))
 def test_micro_batches(objective, answers, seed, micro_tokens):
     groups = random_groups(seed, answers=answers)
@@ -46,7 +46,7 @@ def test_micro_batches(objective, answers, seed, micro_tokens):
 
 
 @over_methods
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 10**6), order=st.permutations(range(6)))
 def test_order_of_prompts(objective, answers, seed, order):
     groups = random_groups(seed, answers=answers)
@@ -54,7 +54,7 @@ def test_order_of_prompts(objective, answers, seed, order):
 
 
 @over_methods
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_packing(objective, answers, seed):
     """One flat stream and padded rows through the model's own masks are one function."""

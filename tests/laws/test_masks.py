@@ -14,7 +14,7 @@ from ftkit.model.policy import Policy
 from ftkit.parallel.world import OneProcess
 from ftkit.train.learner import Learner
 from tests.laws.cases import ALL
-from tests.tiny import KINDS, batch_for, gradient, random_groups, tiny_model, tiny_policy
+from tests.tiny import KINDS, PER_TOKEN, batch_for, gradient, random_groups, tiny_model, tiny_policy
 
 
 @pytest.mark.parametrize("way", ["segments", "rows", "logits"])
@@ -41,7 +41,10 @@ def test_tokens_after_the_last_trained_one_change_nothing(objective, answers):
         answer = Answer((4, 5, 6, *tail), learn=((0, 2),))
         policy = tiny_policy()
         logps = dict.fromkeys(KINDS, -2.0)
-        answers_to = tuple(replace(answer, reward=float(k), logps=logps) for k in range(answers))
+        known = dict.fromkeys(PER_TOKEN, (-2.0,) * len(answer.tokens))
+        answers_to = tuple(
+            replace(answer, reward=float(k), logps=logps, per_token=known) for k in range(answers)
+        )
         batch = batch_for(objective, [Group("a", (1, 2), answers_to)])
         loss = Learner(policy, objective, OneProcess()).differentiate(batch).loss
         return loss, gradient(policy.model)

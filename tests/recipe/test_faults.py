@@ -48,7 +48,8 @@ r.yaml:3:1 learning_rate: unknown key; write train.lr
 r.yaml:4:27 method.loss: 'dynamc' is unknown; write one of nll, dynamic; did you mean 'dynamic'?
 r.yaml:4:35 method.kappa: unknown key; the keys here are name, loss, average
 r.yaml:6:18 data.train.0.path: 3 is a number; write text: "3", in quotes
-r.yaml:6:22 data.train.1: 5 is a number; write a map of path, split, weight, format, columns, limit
+r.yaml:6:22 data.train.1: 5 is a number; write a map of path, split, weight, format, columns, \
+ask, limit
 r.yaml:7:20 data.eval.fraction: 2 is out of range; write a number above 0 and below 1
 r.yaml:8:15 data.max_length: '1_000' is text; write a whole number above 1: 1000, without quotes
 r.yaml:9:3 data.max_seq_length: unknown key; did you mean 'max_length'?
@@ -76,8 +77,9 @@ r.yaml:24:3 train.min_lr: a list of 1; write a number of at least 0 and at most 
 r.yaml:25:3 train.weight_decay:0.1: 'weight_decay:0.1' has no value; \
 write a space after the colon: weight_decay: 0.1
 r.yaml:26:9 sample: 5 is a number; \
-write a map of engine, temperature, top_k, top_p, max_tokens, answers, system, or null
-r.yaml:27:16 verify.name: 'exactly' is unknown; write exact; did you mean 'exact'?
+write a map of engine, temperature, top_k, top_p, max_tokens, answers, logged, system, or null
+r.yaml:27:16 verify.name: 'exactly' is unknown; write one of exact, numeric, math, proof, \
+python, http, model, format, length; did you mean 'exact'?
 r.yaml:28:1: the key 'seed' is already at r.yaml:2:1; remove one
 r.yaml:29:7 log.0: 'wandb' is unknown; write one of jsonl, tensorboard
 r.yaml:30:14 checkpoint.evry: unknown key; did you mean 'every'?
@@ -216,12 +218,14 @@ def test_an_empty_map_lacks_every_section(write):
     assert faults(write("seed: 1\n")) == [
         "r.yaml:1:1 run: missing; write text",
         "r.yaml:1:1 method: missing; write {name: pretrain} or {name: sft} or "
-        "{name: reward} or {name: dpo} or {name: dft}",
+        "{name: reward} or {name: dpo} or {name: dft} or {name: grpo} or {name: ppo} or "
+        "{name: trpo} or {name: disco}",
         "r.yaml:1:1 data: missing; write a map of train, eval, pool, max_length, overlong, "
         "template",
         "r.yaml:1:1 model: missing; write a map of path, init, tokenizer, revision, dtype, "
         "attention, checkpointing, lora, trust_remote_code",
-        "r.yaml:1:1 train: missing; write a map of prompts, micro_tokens, epochs, steps, "
-        "optimizer, lr, schedule, warmup, min_lr, max_grad_norm, weight_decay, betas, eps, "
+        "r.yaml:1:1 train: missing; write a map of prompts, updates, rollout_epochs, "
+        "micro_tokens, epochs, steps, optimizer, lr, schedule, warmup, min_lr, max_grad_norm, "
+        "weight_decay, betas, eps, "
         "momentum, matmul, threads, until",
     ]

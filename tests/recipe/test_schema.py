@@ -56,7 +56,7 @@ def test_editors_accept_a_recipe_that_only_changes_another():
     schema = editor_schema()
     assert {"required": ["extends"]} in schema["anyOf"]
     assert all("required" not in section for section in schema["$defs"].values())
-    assert "required" in recipe_schema()["$defs"]["TrainConfig"]
+    assert "required" in recipe_schema()["$defs"]["DataConfig"]
 
 
 def test_the_methods_of_the_help_are_those_of_the_registry():

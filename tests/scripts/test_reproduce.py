@@ -65,12 +65,10 @@ def test_sums_give_a_table_a_figure_and_the_same_again_without_training(
     assert dft_script.main([*said, "--seeds", "1"]) == 0
     page = docs / "reproduce-dft.md"
     table = cells(page, "sums")
-    assert {"start", "sft", "dft", "dft2", "dft2 pub.", "dft2 less sft"} <= set(table)
+    assert {"start", "sft", "dft", "dft2", "dft2*", "dft2 less sft"} <= set(table)
     found = json.loads(next((tmp_path / "out").glob("seed-0/few-sft*/found.json")).read_text())
     assert f" {100 * found['reward_accuracy']:.1f} " in table["sft"]
-    assert {"sft", "dft pub.", "reward accuracy (%)", "1,000 sums"} <= texts(
-        docs / "reproduce-dft.svg"
-    )
+    assert {"sft", "dft*", "reward accuracy (%)", "1,000 sums"} <= texts(docs / "reproduce-dft.svg")
     before = page.read_text()
     capsys.readouterr()
     assert dft_script.main([*said, "--seeds", "1"]) == 0

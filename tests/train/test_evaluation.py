@@ -15,9 +15,10 @@ from ftkit.samplers.config import SampleConfig
 from ftkit.samplers.hf import HFSampler
 from ftkit.train.evaluation import evaluate
 from ftkit.verifiers.config import ExactConfig
+from ftkit.verifiers.judge import build_judge
 
 STOP, VOCABULARY = 2, 15
-EXACT = ExactConfig(name="exact")
+EXACT = build_judge(ExactConfig(name="exact"))
 
 
 class Letters:
@@ -96,7 +97,7 @@ def test_only_learnt_tokens_count(policy):
 
 def test_exact_match_is_the_share_of_greedy_answers_that_are_the_truth(policy, rows):
     found = evaluate(
-        policy, rows, verify=EXACT, stop=[STOP], sample=SampleConfig(temperature=0.0, max_tokens=2)
+        policy, rows, judge=EXACT, stop=[STOP], sample=SampleConfig(temperature=0.0, max_tokens=2)
     )
     exact, expected = found.figures["exact_match"], wilson(6, 12)
     assert (exact.value, exact.low, exact.high) == pytest.approx(
@@ -110,7 +111,7 @@ def test_exact_match_is_the_share_of_greedy_answers_that_are_the_truth(policy, r
 
 def test_sampled_answers_are_counted_by_prompt(policy, rows):
     sample = SampleConfig(temperature=1.0, answers=20, max_tokens=2)
-    found = evaluate(policy, rows, verify=EXACT, stop=[STOP], sample=sample, seed=1)
+    found = evaluate(policy, rows, judge=EXACT, stop=[STOP], sample=sample, seed=1)
     written = HFSampler(policy.model, Letters(), sample, [STOP]).generate(
         [row.prompt for row in rows], answers=20, seed=1
     )
@@ -140,7 +141,7 @@ def test_without_a_truth_the_demonstration_is_it(policy):
     (answer,) = sampler.generate([prompt], answers=1, seed=0)[0]
     assert len(answer.text) == 5
     found = evaluate(
-        policy, [group(prompt, answer.tokens)], verify=EXACT, sample=greedy, stop=[STOP]
+        policy, [group(prompt, answer.tokens)], judge=EXACT, sample=greedy, stop=[STOP]
     )
     assert found.figures["exact_match"].value == 1
     assert found.rows[0]["truth"] == answer.text
@@ -149,7 +150,7 @@ def test_without_a_truth_the_demonstration_is_it(policy):
 def test_the_truth_of_a_conversation_is_its_first_answer(policy):
     """Later turns answer other prompts: 7 8 STOP, then what the user says, then 9 STOP."""
     given = Answer((7, 8, STOP, 4, 5, 9, STOP), learn=((0, 3), (5, 7)))
-    found = evaluate(policy, [Group("a", (9, 4), (given,))], verify=EXACT, stop=[STOP])
+    found = evaluate(policy, [Group("a", (9, 4), (given,))], judge=EXACT, stop=[STOP])
     assert found.rows[0]["truth"] == Letters().decode([7, 8])
 
 
@@ -158,7 +159,7 @@ def test_the_same_rows_and_draws_each_time_and_more_with_a_larger_limit(policy, 
 
     def measure(limit, seed=3):
         return evaluate(
-            policy, rows, limit=limit, verify=EXACT, stop=[STOP], sample=sample, seed=seed
+            policy, rows, limit=limit, judge=EXACT, stop=[STOP], sample=sample, seed=seed
         )
 
     few, again, more = measure(5), measure(5), measure(8)
@@ -172,7 +173,7 @@ def test_the_same_rows_and_draws_each_time_and_more_with_a_larger_limit(policy, 
 
 
 def test_everything_is_json(policy, rows):
-    found = evaluate(policy, rows, verify=EXACT, stop=[STOP], sample=SampleConfig(max_tokens=4))
+    found = evaluate(policy, rows, judge=EXACT, stop=[STOP], sample=SampleConfig(max_tokens=4))
     for part in (found.to_json(), found.rows, found.samples):
         json.dumps(part, allow_nan=False)
 

@@ -1,0 +1,117 @@
+"""The commands that look at runs: ``ftkit compare``, ``ftkit samples``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from ftkit.cli_recipes import Json
+
+Kind = Literal["rollout", "greedy", "sampled"]
+Status = Literal["correct", "incorrect", "unparseable", "timeout", "error"]
+
+runs_app = typer.Typer()
+
+
+@runs_app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="The folders of runs.")],
+    *,
+    out: Annotated[
+        str, typer.Option(metavar="NAME", help="Write NAME.png and NAME.html.")
+    ] = "compare",
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Draw these measures, of metrics.jsonl or (eval.NAME) of eval.jsonl.",
+            show_default="reward, entropy, kl, length, held-out accuracy, loss",
+        ),
+    ] = None,
+    smooth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Average measures of training over N steps; 1 = as they are.",
+            show_default="a 25th of all steps",
+        ),
+    ] = None,
+    each: Annotated[
+        bool,
+        typer.Option(
+            "--each", help="Draw each run, also those whose recipes differ in seed and run alone."
+        ),
+    ] = False,
+    over: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY,...",
+            help="Draw runs as one line though their recipes differ in these keys too.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw the training dynamics of runs in one picture, as PNG and as a page.
+
+    Reward, entropy, KL, length, held-out accuracy and loss, against steps and against tokens, with
+    a table of final figures. Runs whose recipes differ in seed and run alone are one line: their
+    mean, with its standard error.
+    """
+    from ftkit.tasks.compare import compare as task
+
+    task(runs, out=out, metrics=metrics, smooth=smooth, each=each, over=over, as_json=as_json)
+
+
+@runs_app.command()
+def samples(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    *,
+    step: Annotated[
+        int | None, typer.Option(min=0, help="Those of this step.", show_default=False)
+    ] = None,
+    last: Annotated[bool, typer.Option("--last", help="Those of the last step.")] = False,
+    kind: Annotated[
+        Kind | None,
+        typer.Option(
+            help="Answers to learn from (rollout), or to held-out prompts.", show_default=False
+        ),
+    ] = None,
+    status: Annotated[
+        Status | None, typer.Option(help="Answers judged so.", show_default=False)
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(metavar="MIN..MAX", help="Answers with such a reward.", show_default=False),
+    ] = None,
+    grep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Answers with this in them or in the prompt.", show_default=False
+        ),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Show so many groups.")] = 10,
+    full: Annotated[bool, typer.Option("--full", help="Show long texts whole.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a run's policy answered, with rewards.
+
+    Each group is a prompt and the answers to it that are asked for; with several options, those
+    that fulfil all of them.
+    """
+    from ftkit.tasks.samples import samples as task
+
+    task(
+        run,
+        step=step,
+        last=last,
+        kind=kind,
+        status=status,
+        reward=reward,
+        grep=grep,
+        n=n,
+        full=full,
+        as_json=as_json,
+    )

@@ -1,0 +1,162 @@
+"""The parts of a run whose answers the policy samples: who writes, who judges, what is kept."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ftkit.core.errors import user_error
+from ftkit.data.truth import with_truth
+from ftkit.model.policy import Policy
+from ftkit.model.reference import adapters_off, is_base_of
+from ftkit.objectives import GRPO, PPO, DisCO
+from ftkit.samplers.hf import HFSampler
+from ftkit.sources.asking import Asking
+from ftkit.sources.rollouts import Rollouts
+from ftkit.train.critic import Advantages
+from ftkit.verifiers.judge import build_judge
+from ftkit.verifiers.trial import ErrorRate, self_test
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ftkit.core.batch import Batch
+    from ftkit.core.group import Group
+    from ftkit.data.dataset import Dataset
+    from ftkit.model.reader import Reader
+    from ftkit.parallel.world import World
+    from ftkit.recipe import Recipe
+    from ftkit.run_data import Data
+    from ftkit.sources.asking import Look
+    from ftkit.train.critic import Critic
+    from ftkit.verifiers.judge import WeightedSum
+
+GOLDS = 64
+"""So many truths of each data set the verifier is tried on before a run."""
+BAD_GOLDS = 0.05
+"""The share of them that it may fail on."""
+NEED_TRUTH = frozenset({"exact", "numeric", "math", "proof"})
+"""Verifiers that compare answers with a truth."""
+
+log = logging.getLogger("ftkit")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows with what a verifier compares answers with, from the demonstration if from nowhere."""
+
+    rows: Dataset
+    tokenizer: object
+    stop: Sequence[int]
+
+    def __getitem__(self, row: int) -> Group:
+        """Return one."""
+        return with_truth(self.rows[row], self.tokenizer, self.stop)
+
+
+def steps_of(recipe: Recipe, rows: int) -> int:
+    """Return how many steps learn from rollouts on so many prompts."""
+    config = recipe.train
+    rollouts = -(-rows // (config.prompts * config.updates))
+    return rollouts * config.updates * config.rollout_epochs
+
+
+def build_rollouts(
+    recipe: Recipe, data: Data, policy: Reader, world: World, critic: Critic | None = None
+) -> Rollouts:
+    """Return the source of a method that learns from rollouts.
+
+    Args:
+        recipe: of the run.
+        data: what it reads.
+        policy: who answers.
+        world: the ranks among which prompts are dealt.
+        critic: who says what states are worth, where the method has one.
+
+    Raises:
+        UserError: if the verifier cannot be built, or fails on truths of the training rows.
+    """
+    sample, method, config = recipe.sample, recipe.method, recipe.train
+    assert sample is not None and recipe.verify is not None and isinstance(policy, Policy)
+    sets = [Asked(one, data.tokenizer, data.stop) for one, _ in data.sets.train]
+    judge = build_judge(recipe.verify, policy=policy)
+    check_truths(sets, judge)
+    looks: dict[str, Look] = {}
+    if method.keeps_reference:
+        looks["reference"] = _reference(recipe, policy)
+    finish = None
+    if critic is not None:
+        assert isinstance(method, PPO)
+        looks["value"], finish = critic.without_graph, Advantages(critic, method, world)
+    asking = Asking(
+        policy=policy,
+        sampler=HFSampler(policy.model, policy.tokenizer, sample, data.stop),
+        judge=judge,
+        answers=sample.answers,
+        temperature=sample.temperature,
+        seed=recipe.seed,
+        keeps_old=config.updates * config.rollout_epochs > 1
+        or (isinstance(method, PPO) and method.rewards_kl),
+        binary=isinstance(method, DisCO) and method.threshold is None,
+        looks=looks,
+        finish=finish,
+        watch=ErrorRate().add,
+    )
+    return Rollouts(
+        sets=sets,
+        order=data.order,
+        prompts=config.prompts,
+        world=world,
+        asking=asking,
+        updates=config.updates,
+        epochs=config.rollout_epochs,
+        drop=isinstance(method, GRPO) and method.drop,
+        refill=method.refill if isinstance(method, GRPO) else 0,
+        logged=sample.logged,
+    )
+
+
+def check_truths(sets: Sequence[Asked], judge: WeightedSum) -> None:
+    """Refuse rows without truth, and a verifier that does not know right answers (PITFALLS 32).
+
+    Raises:
+        UserError: that counts and names them.
+    """
+    if not any(part.config.name in NEED_TRUTH for part in judge.parts):
+        return
+    rows = [one[i] for one in sets for i in range(min(len(one.rows), GOLDS))]
+    lacking = [group for group in rows if group.truth is None]
+    if lacking:
+        raise user_error(
+            "data.train",
+            f"{len(lacking)} of the first {len(rows)} rows have no truth to judge answers by, such "
+            f"as {lacking[0].prompt_text[:60]!r} ({lacking[0].source})",
+            "map it, as in `columns: {prompt: question, truth: answer}`",
+        )
+    tried = self_test(judge, [str(group.truth) for group in rows])
+    if tried.share > BAD_GOLDS:
+        raise user_error("verify", str(tried), "take another verifier, or mend the column truth")
+    if tried.failures:
+        log.warning("verify: %s", tried)
+
+
+def _reference(recipe: Recipe, policy: Policy) -> Callable[[Batch], Tensor]:
+    """Return log-probabilities under the model as it is now, before training."""
+    if is_base_of(recipe.model, policy):
+
+        def without_adapters(batch: Batch) -> Tensor:
+            with adapters_off(policy):
+                return policy.without_graph(batch)
+
+        return without_adapters
+    frozen = copy.copy(policy)
+    frozen.model = copy.deepcopy(policy.model).requires_grad_(requires_grad=False)
+
+    def under_frozen(batch: Batch) -> Tensor:
+        with frozen.at(policy.temperature):
+            return frozen.without_graph(batch)
+
+    return under_frozen

@@ -1,0 +1,1 @@
+"""Curves of several runs: read, joined over seeds, drawn as PNG and as HTML."""
