@@ -15,7 +15,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tiny quickstart test check format format-check lint types layers doctests tests recipes docs bench-sft bench-dpo bench-dft \
-  bench-negatives peers reproduce-dft reproduce-rlvr decimals clean
+  bench-negatives bench-rl peers reproduce-dft reproduce-rlvr decimals clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,10 @@ bench-dft: $(READY) ## compare a dft step with padded rows through full logits (
 
 bench-negatives: $(READY) ## compare the sampling of negatives with transformers' generate (minutes)
 	@$(BIN)/python scripts/bench_negatives.py
+
+bench-rl: peers ## compare speed and memory of grpo with TRL's trainer, and disco with grpo (installs TRL; ten minutes and more)
+	@$(BIN)/python scripts/bench_rl.py
+	@$(BIN)/python scripts/bench_rl.py --prompt 256
 
 peers: $(READY)
 	@$(BIN)/python -c 'import trl' 2>/dev/null || \

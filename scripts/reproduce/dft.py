@@ -41,7 +41,8 @@ class Sizes:
     """How much is done: as reported, or as little as tests need."""
 
     pretrain: int = 200
-    start: int = 800
+    start: int = 2000
+    """At most; it ends when four of ten are right, and when that is differs."""
     steps: int = 150
     prompts: int = 64
     held_out: int | None = None

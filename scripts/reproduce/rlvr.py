@@ -134,7 +134,7 @@ class Bench:
 
 
 FILES = {"train": "train", "eval": "test"}
-CURVES = ("reward", "entropy", "kl", "length", "mixed")
+CURVES = ("reward", "entropy", "kl")
 
 
 def _thin(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
