@@ -30,7 +30,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +37,7 @@ from scripts import bench
 from scripts.bench import BIG, OURS, Contest, Peer, Watch
 
 if TYPE_CHECKING:
-    from ftkit.core.group import Answer
     from ftkit.objectives import Objective
-    from ftkit.samplers.base import Sampler
     from ftkit.sources.rollouts import Rollouts
     from ftkit.verifiers.base import Item, Verdict
 
@@ -52,10 +49,6 @@ MICRO_TOKENS = 16384
 TOLERANCE = 1e-3
 """By how much the first gradients of GRPO may differ, relative to their 2-norm."""
 TEMPERATURES = (0.6, 1.0)
-AGREEMENT = 1e-4
-"""By how much the log-probability of a token may differ between sampler and trainer, in nats."""
-SHARPER = 8.0
-"""What logits are multiplied by to compare them: those of random weights say next to nothing."""
 
 
 def run(args: argparse.Namespace, watch: Watch) -> None:
@@ -136,11 +129,12 @@ def new_source(args: argparse.Namespace, policy: Any, *, binary: bool) -> Rollou
     from ftkit.samplers.hf import HFSampler
     from ftkit.sources.asking import Asking
     from ftkit.sources.rollouts import Rollouts
+    from scripts import bench_ftkit
 
     words, config = tokenizer(), SampleConfig(max_tokens=args.answer, answers=args.group)
     asking = Asking(
         policy=policy,
-        sampler=Given(given(args), HFSampler(policy.model, words, config, stop=())),
+        sampler=bench_ftkit.Given(given(args), HFSampler(policy.model, words, config, stop=())),
         judge=OddSum(),
         answers=args.group,
         temperature=1.0,
@@ -156,31 +150,6 @@ def new_source(args: argparse.Namespace, policy: Any, *, binary: bool) -> Rollou
         world=OneProcess(),
         asking=asking,
     )
-
-
-@dataclass
-class Given:
-    """A sampler that has the first answers from elsewhere."""
-
-    first: Sequence[Sequence[int]] | None
-    then: Sampler
-
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        *,
-        answers: int,
-        seed: int,
-        keys: Sequence[int] | None = None,
-    ) -> list[list[Answer]]:
-        """Return answers (``Sampler.generate``)."""
-        from ftkit.core.group import Answer
-
-        if self.first is None:
-            return self.then.generate(prompts, answers=answers, seed=seed, keys=keys)
-        known = [Answer(tuple(tokens), finish="length") for tokens in self.first]
-        self.first = None
-        return [known[i : i + answers] for i in range(0, len(known), answers)]
 
 
 class OddSum:
@@ -258,7 +227,18 @@ def main(args: argparse.Namespace) -> None:
     check(peers, ours, gaps, args)
     table(peers, ours, gaps, args)
     for temperature in TEMPERATURES:
-        print(f"\nT {temperature:g}: sampler and trainer apart by {agreement(args, temperature)}")
+        told = agreement(args, temperature)
+        print(f"\nT {temperature:g}: sampler and trainer apart by {told}")
+
+
+def agreement(args: argparse.Namespace, temperature: float) -> str:
+    """Return how far ftkit's sampler and trainer are apart on some answers."""
+    from ftkit.samplers.config import SampleConfig
+    from scripts import bench_ftkit
+
+    config = SampleConfig(max_tokens=args.answer, answers=args.group, temperature=temperature)
+    policy = bench_ftkit.new_policy(MICRO_TOKENS)
+    return bench_ftkit.agreement(policy, make_prompts(args)[: args.prompts], config, tokenizer())
 
 
 def check(
@@ -278,8 +258,8 @@ def table(
     peers: Sequence[Peer], ours: Peer, gaps: dict[str, float], args: argparse.Namespace
 ) -> None:
     """Print medians over the steps, and of the ratios to ftkit step by step."""
-    head = "peer | CPU s a step | rollout | update | ratio to ftkit (of the steps) | rollout"
-    head += " | update | peak MB | ftkit's share | gradient, apart by"
+    head = "peer | CPU s a step | rollout | update | ratio to ftkit (of the steps) | of rollouts"
+    head += " | of updates | peak MB | ftkit's share | gradient, apart by"
     print(f"| {head} |\n|{'---|' * (head.count('|') + 1)}")
     own = costs(ours, args.warmup)
     for peer in peers:
@@ -301,39 +281,6 @@ def costs(peer: Peer, warmup: int) -> tuple[list[float], list[float], list[float
     steps = peer.steps[warmup:]
     whole, rollout = [step["seconds"] for step in steps], [step["rollout"] for step in steps]
     return whole, rollout, [a - b for a, b in zip(whole, rollout, strict=True)]
-
-
-def agreement(args: argparse.Namespace, temperature: float) -> str:
-    """Return how far log-probabilities of sampled tokens are apart; assert that it is little."""
-    import torch
-
-    from ftkit.core.batch import collate
-    from ftkit.core.group import Group
-    from ftkit.samplers.config import SampleConfig
-    from ftkit.samplers.hf import HFSampler
-    from scripts import bench_ftkit
-
-    torch.set_num_threads(1)
-    policy = bench_ftkit.new_policy(MICRO_TOKENS)
-    body: Any = policy.model.model
-    with torch.no_grad():
-        body.norm.weight.mul_(SHARPER)
-    config = SampleConfig(max_tokens=args.answer, temperature=temperature)
-    prompts = make_prompts(args)[: args.prompts]
-    sampler = HFSampler(policy.model, tokenizer(), config, stop=())
-    written = sampler.generate(prompts, answers=args.group, seed=0)
-    batch = collate(
-        [Group("", tuple(p), tuple(answers)) for p, answers in zip(prompts, written, strict=True)]
-    )
-    with policy.at(temperature):
-        found = policy.without_graph(batch)
-    sampled = torch.tensor([[answer.logp for answer in answers] for answers in written])
-    apart, entropy = (found - sampled).abs(), -sampled.mean()
-    assert apart.max() < AGREEMENT, (temperature, apart.max())
-    return (
-        f"{apart.mean():.0e} nats a token on average and {apart.max():.0e} at most "
-        f"({apart.numel()} tokens, on average {entropy:.2f} nats)"
-    )
 
 
 if __name__ == "__main__":
