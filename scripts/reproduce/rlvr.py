@@ -46,7 +46,7 @@ class Method:
         return [*self.constants, *([] if self.lr is None else [f"train.lr={self.lr:g}"])]
 
 
-TRUST = ("method.delta=0.01", "method.beta=10")
+TRUST = ("method.delta=0.003", "method.beta=100")
 """The trust region of DisCO: the published one is below the KL of a single step here."""
 TWO = ("train.updates=2",)
 
