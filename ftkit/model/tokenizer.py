@@ -38,6 +38,9 @@ TOKENIZER_FILES = (
 )
 """A folder with none of these holds no tokenizer."""
 
+NAMING = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
+"""Files that may name tokens beside tokenizer.json."""
+
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 SPECIAL = (EOS, *CHATML_TOKENS, PAD)
 """Special tokens of a trained tokenizer, which take the first ids."""
@@ -114,19 +117,32 @@ def _as_filed(tokenizer: PreTrainedTokenizerBase, file: Path) -> PreTrainedToken
     filed = Tokenizer.from_file(str(file))
     filed.no_truncation()
     filed.no_padding()
-    if (
-        tokenizer(PROBE, add_special_tokens=False)["input_ids"]
-        == filed.encode(PROBE, add_special_tokens=False).ids
-    ):
+    found = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+    same = found == filed.encode(PROBE, add_special_tokens=False).ids
+    added = {t for t in tokenizer.get_vocab() if filed.token_to_id(t) is None}
+    added -= _named(added, file.parent)
+    if same and not added:
         return tokenizer
-    log.warning("%s: tokens as in this file, not as in %s", file, type(tokenizer).__name__)
+    if not same:
+        log.warning("%s: tokens as in this file, not as in %s", file, type(tokenizer).__name__)
+    special = {r: t for r, t in tokenizer.special_tokens_map.items() if str(t) not in added}
     return PreTrainedTokenizerFast(
         tokenizer_object=filed,
         chat_template=tokenizer.chat_template,
         model_max_length=tokenizer.model_max_length,
         name_or_path=tokenizer.name_or_path,
-        **tokenizer.special_tokens_map,
+        **special,
     )
+
+
+def _named(tokens: Iterable[str], folder: Path) -> set[str]:
+    """Return which tokens a tokenizer's other files name.
+
+    What no file names its class has added, as Qwen2Tokenizer does, and no model has a row for it.
+    """
+    files = [folder / file for file in NAMING]
+    text = "".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+    return {t for t in tokens if json.dumps(t) in text or json.dumps(t, ensure_ascii=False) in text}
 
 
 def train_tokenizer(

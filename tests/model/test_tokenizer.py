@@ -7,7 +7,8 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, Qwen2Config
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
 
 from ftkit.core.errors import UserError
 from ftkit.core.templates import CHATML
@@ -157,3 +158,17 @@ def test_random_weights_need_a_tokenizer():
 def test_too_few_tokens_are_an_error():
     with pytest.raises(UserError, match="take 260 or more"):
         train_tokenizer(TEXTS, 259)
+
+
+def test_tokens_that_only_the_class_adds_are_left_out(tmp_path):
+    """A qwen2 folder whose files know no <|endoftext|>: the model has no row for it."""
+    words = {"<s>": 0, "</s>": 1, "<unk>": 2, **{w: i for i, w in enumerate(PROBE.split(), 3)}}
+    filed = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    filed.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=filed, **special).save_pretrained(tmp_path)
+    Qwen2Config(vocab_size=len(words)).save_pretrained(tmp_path)
+    assert len(AutoTokenizer.from_pretrained(tmp_path)) > len(words), "the trap is gone"
+    loaded = load(tmp_path)
+    assert len(loaded) == len(words)
+    assert (loaded.eos_token, loaded.pad_token) == ("</s>", None)
