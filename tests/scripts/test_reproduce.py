@@ -9,9 +9,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from ftkit.data.arithmetic import problems
 from ftkit.data.decimals import SEEDS_OWN, Decimals, decimals
-from ftkit.model.tokenizer import train_tokenizer
 from scripts.reproduce import decimals as decimals_script
 from scripts.reproduce import dft as dft_script
 from scripts.reproduce.chart import Band, Line, Panel, Whisker, figure
@@ -27,24 +25,6 @@ def docs(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/reproduce-dft.md").write_text(PAGE)
     return tmp_path / "docs"
-
-
-@pytest.fixture
-def sums(tmp_path):
-    """What ``make tiny`` writes, but less of it."""
-    data = tmp_path / "tiny" / "data"
-    data.mkdir(parents=True)
-    train, test = problems("addition", "train", limit=40), problems("addition", "test", limit=8)
-    rows = {
-        "pretrain.jsonl": [problem.text() for problem in train],
-        "train.jsonl": [problem.row() for problem in train],
-        "test.jsonl": [problem.row() for problem in test],
-    }
-    for name, each in rows.items():
-        (data / name).write_text("".join(json.dumps(row) + "\n" for row in each))
-    trained = train_tokenizer([row["text"] for row in rows["pretrain.jsonl"]], 300)
-    trained.save_pretrained(tmp_path / "tiny" / "tokenizer")
-    return tmp_path / "tiny"
 
 
 def cells(page, name):
