@@ -178,7 +178,7 @@ ALIASES: dict[str, Alias] = {
     "scale_rewards": Alias("method.advantage", "none, sigma or sample_sigma"),
     "importance_sampling_level": Alias("method.ratio"),
     "mask_truncated_completions": Alias("method.truncated", "keep or mask"),
-    "use_vllm": Alias("sample.engine"),
+    "use_vllm": Alias("", "answers are sampled by the policy itself"),
     # the run
     "output_dir": Alias("run"),
     "run_name": Alias("run", "the folder is the name"),

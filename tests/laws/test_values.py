@@ -94,8 +94,8 @@ READ_ELSEWHERE = {
     ("disco", "threshold"),
 }
 """Constants that say what goes into a batch (tests/sources), or set others: the presets of grpo and
-the threshold of disco, tests/objectives/test_rollout_numbers.py; the critic's and the step's,
-tests/train/test_critic.py and tests/train/test_trust_region.py."""
+the threshold of disco, tests/objectives/test_grpo_numbers.py and test_disco_numbers.py; the
+critic's and the step's, tests/train/test_critic.py and tests/train/test_trust_region.py."""
 
 
 def constants():
