@@ -29,7 +29,7 @@ from ftkit.sources.given import Given
 from ftkit.sources.pool import Pooled
 from ftkit.train.answers import held_out_sampling
 from ftkit.train.checkpoint import Checkpoints
-from ftkit.train.evaluation import Measures, evaluate
+from ftkit.train.evaluation import Measures, evaluate, is_asked_only
 from ftkit.train.loop import CARRY, Loop
 from ftkit.train.memory import Memory
 from ftkit.train.reference import with_reference
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from ftkit.data.dataset import Datasets
+    from ftkit.core.source import Source
+    from ftkit.data.dataset import Dataset, Datasets
     from ftkit.model.reader import Reader
     from ftkit.recipe import Recipe
-    from ftkit.sources.base import Source
     from ftkit.train.critic import Critic
     from ftkit.train.interrupt import Interrupt
     from ftkit.train.monitor import Display, Journal
@@ -87,15 +87,22 @@ def read_data(recipe: Recipe) -> Data:
             "with one update a rollout the policy is the one that sampled, the KL is 0, and the "
             "constraint never acts: write train.updates: 2 or more, or method.trust: none"
         )
-    _check_measures(recipe, held_out)
+    _check_measures(recipe, sets.eval, held_out)
     return Data(tokenizer, sets, order, rows, steps, pool, held_out, warnings)
 
 
-def _check_measures(recipe: Recipe, pool: Pool | None) -> None:
+def _check_measures(recipe: Recipe, held_out: Dataset | None, pool: Pool | None) -> None:
     """Refuse measures that the held-out rows will not have, before anything is trained."""
     several = pool is not None and int(pool.sizes.max(initial=0)) > 1
     compares = pool is not None or recipe.method.kind == "preferences"
+    asked = held_out is not None and len(held_out) and is_asked_only(held_out[0])
     for name in {*recipe.train.until, str(recipe.checkpoint.best)}:
+        if asked and name in {"eval.loss", "eval.perplexity"}:
+            raise user_error(
+                name,
+                "the held-out rows are prompts without answers, which have no likelihood",
+                "write another measure, such as eval.exact_match",
+            )
         ranks, spreads = name in RANKED, name in RANKED_AMONG_SEVERAL
         if (ranks and not compares) or (spreads and not several):
             what = "several negatives of a prompt" if spreads else "pairs of answers"
@@ -183,13 +190,15 @@ def referenced(
 
 
 def judge_of(recipe: Recipe, policy: Reader) -> WeightedSum | None:
-    """Return who judges answers, for as long as the policy lives; None = nobody."""
+    """Return who judges answers, to be closed by the caller; None = nobody."""
     if recipe.verify is None:
         return None
     return build_judge(recipe.verify, policy=policy if isinstance(policy, Policy) else None)
 
 
-def build_evaluation(recipe: Recipe, data: Data, policy: Reader) -> partial[Measures] | None:
+def build_evaluation(
+    recipe: Recipe, data: Data, policy: Reader, judge: WeightedSum | None
+) -> partial[Measures] | None:
     """Return what measures the held-out rows; None if there are none."""
     held_out = data.held_out_pool or data.sets.eval
     if held_out is None:
@@ -204,19 +213,26 @@ def build_evaluation(recipe: Recipe, data: Data, policy: Reader) -> partial[Meas
         ranker=ranker_of(recipe.eval, recipe.method),
         limit=recipe.eval.limit,
         sample=held_out_sampling(recipe.method, recipe.sample),
-        judge=judge_of(recipe, policy),
+        judge=judge,
         stop=data.stop,
         seed=recipe.seed,
     )
 
 
 def build_source(
-    recipe: Recipe, data: Data, policy: Reader, world: World, critic: Critic | None = None
+    recipe: Recipe,
+    data: Data,
+    policy: Reader,
+    *,
+    world: World,
+    judge: WeightedSum | None,
+    critic: Critic | None,
 ) -> Source:
     """Return where the groups of each step come from."""
     sets, prompts = [s for s, _ in data.sets.train], recipe.train.prompts
     if recipe.method.kind == "rollouts":
-        return build_rollouts(recipe, data, policy, world, critic)
+        assert judge is not None
+        return build_rollouts(recipe, data, policy, world=world, judge=judge, critic=critic)
     if data.pool is not None:
         assert isinstance(recipe.method, DFT)
         negatives = recipe.method.negatives
@@ -239,6 +255,7 @@ def build_loop(
     data: Data,
     policy: Reader,
     *,
+    judge: WeightedSum | None,
     journal: Journal,
     display: Display,
     interrupt: Interrupt,
@@ -252,7 +269,7 @@ def build_loop(
     critic = build_critic(recipe, policy)
     learner, update = build_update(recipe, policy, critic, world, temperature_of(recipe))
     return Loop(
-        source=build_source(recipe, data, policy, world, critic),
+        source=build_source(recipe, data, policy, world=world, judge=judge, critic=critic),
         learner=learner,
         optimizer=update,
         rate=partial(
@@ -264,7 +281,7 @@ def build_loop(
             min_lr=config.min_lr,
         ),
         steps=data.steps,
-        evaluate=build_evaluation(recipe, data, policy),
+        evaluate=build_evaluation(recipe, data, policy, judge),
         checkpoints=Checkpoints(Path(recipe.run) / "checkpoints", recipe.checkpoint.keep),
         journal=journal,
         display=display,

@@ -17,7 +17,6 @@ from ftkit.samplers.hf import HFSampler
 from ftkit.sources.asking import Asking
 from ftkit.sources.rollouts import Rollouts
 from ftkit.train.critic import Advantages
-from ftkit.verifiers.judge import build_judge
 from ftkit.verifiers.trial import ErrorRate, self_test
 
 if TYPE_CHECKING:
@@ -65,7 +64,13 @@ def steps_of(recipe: Recipe, rows: int) -> int:
 
 
 def build_rollouts(
-    recipe: Recipe, data: Data, policy: Reader, world: World, critic: Critic | None = None
+    recipe: Recipe,
+    data: Data,
+    policy: Reader,
+    *,
+    world: World,
+    judge: WeightedSum,
+    critic: Critic | None = None,
 ) -> Rollouts:
     """Return the source of a method that learns from rollouts.
 
@@ -74,15 +79,15 @@ def build_rollouts(
         data: what it reads.
         policy: who answers.
         world: the ranks among which prompts are dealt.
+        judge: who judges answers.
         critic: who says what states are worth, where the method has one.
 
     Raises:
-        UserError: if the verifier cannot be built, or fails on truths of the training rows.
+        UserError: if rows have no truth, or the verifier fails on truths of theirs.
     """
     sample, method, config = recipe.sample, recipe.method, recipe.train
-    assert sample is not None and recipe.verify is not None and isinstance(policy, Policy)
+    assert sample is not None and isinstance(policy, Policy)
     sets = [Asked(one, data.tokenizer, data.stop) for one, _ in data.sets.train]
-    judge = build_judge(recipe.verify, policy=policy)
     check_truths(sets, judge)
     looks: dict[str, Look] = {}
     if method.keeps_reference:

@@ -37,6 +37,12 @@ def within(ratio: Tensor, low: float | None, high: float | None) -> Tensor:
     return inside
 
 
+def k3_of(d: Tensor) -> Tensor:
+    """Return e^d - 1 - d, never negative: of d = log q - log p under p, an estimate of KL(p, q)."""
+    d = d.clamp(-FAR, FAR)
+    return d.exp() - 1 - d
+
+
 def kl_to_reference(logp: Tensor, reference: Tensor, ratio: Tensor, kind: KL) -> Tensor:
     """Estimate KL(π, π_ref) by each sampled token, in nats: the shape of ``logp``.
 
@@ -57,5 +63,4 @@ def kl_to_reference(logp: Tensor, reference: Tensor, ratio: Tensor, kind: KL) ->
         return d.square() / 2
     if kind in {"k1", "ratio_k1"}:
         return -d if kind == "k1" else -ratio * d
-    k3 = d.exp() - 1 - d
-    return k3 if kind == "k3" else ratio * k3
+    return k3_of(d) if kind == "k3" else ratio * k3_of(d)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from ftkit.core.lazy import torch
-from ftkit.core.ratio import FAR, clipped, ratio_of
+from ftkit.core.ratio import clipped, k3_of, ratio_of
 from ftkit.core.reduce import Mean, answer_mean, log_mean_exp, masked_mean
 from ftkit.objectives.base import Kind, Loss, Objective, Unit
 
@@ -88,11 +88,11 @@ class DisCO(Objective):
         objective = of_prompt.where(both, 0.0).sum() / both.sum().clamp(min=1)
 
         k1 = old - logp
-        found = k1 if self.kl == "k1" else _k3(k1)
+        found = k1 if self.kl == "k1" else k3_of(-k1)
         kl = found.where(mask, 0.0).sum() / mask.sum().clamp(min=1)
         penalty = self._penalty(kl)
         metrics = self._metrics(logp, batch, right, both)
-        metrics |= {"kl": masked_mean(k1, mask), "kl_k3": masked_mean(_k3(k1), mask)}
+        metrics |= {"kl": masked_mean(k1, mask), "kl_k3": masked_mean(k3_of(-k1), mask)}
         if self.trust == "constraint":
             metrics |= self._of_constraint(kl, masked_mean(k1.square(), mask), penalty)
             metrics |= _share(penalty, objective, logp)
@@ -179,11 +179,6 @@ class DisCO(Objective):
                 "or more prompts a step"
             )
         return None
-
-
-def _k3(k1: Tensor) -> Tensor:
-    """Return e^d - 1 - d of d = -k1."""
-    return (-k1).clamp(-FAR, FAR).exp() - 1 + k1
 
 
 def _share(penalty: Tensor, objective: Tensor, logp: Tensor) -> dict[str, Mean]:

@@ -66,14 +66,7 @@ class Asking:
         prompts, keys = [group.prompt for _, group in rows], [key for key, _ in rows]
         written = self.sampler.generate(prompts, answers=self.answers, seed=self.seed, keys=keys)
         items = [
-            Item(
-                answer.text,
-                group.truth or "",
-                group.prompt_text,
-                group.prompt,
-                answer.tokens,
-                answer.finish == "length",
-            )
+            Item.of(group, answer)
             for (_, group), answers in zip(rows, written, strict=True)
             for answer in answers
         ]

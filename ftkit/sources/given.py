@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ftkit.sources.base import Source
+from ftkit.core.source import Source
 
 if TYPE_CHECKING:
     from ftkit.core.group import Group

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ftkit.sources.base import Source
+from ftkit.core.source import Source
 
 if TYPE_CHECKING:
     from ftkit.core.group import Group

@@ -12,7 +12,7 @@ import numpy as np
 from ftkit.core.advantages import mixed
 from ftkit.core.batch import collate
 from ftkit.core.group import Group
-from ftkit.sources.base import Source
+from ftkit.core.source import Source
 
 if TYPE_CHECKING:
     from ftkit.data.order import Order

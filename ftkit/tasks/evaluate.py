@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,17 +103,20 @@ def _measure(
         rows = _with_references(aim, measured, tokenizer, limit)
     policy = _load(aim, tokenizer)
     check_positions(policy.model, int(measured.rows.lengths.max()))
-    return evaluate(
-        policy,
-        rows,
-        objective=recipe.method,
-        ranker=ranker_of(recipe.eval, recipe.method),
-        limit=limit,
-        sample=held_out_sampling(recipe.method, recipe.sample),
-        judge=judge_of(recipe, policy),
-        stop=stop_tokens(tokenizer),
-        seed=recipe.seed,
-    )
+    with ExitStack() as stack:
+        if judge := judge_of(recipe, policy):
+            stack.callback(judge.close)
+        return evaluate(
+            policy,
+            rows,
+            objective=recipe.method,
+            ranker=ranker_of(recipe.eval, recipe.method),
+            limit=limit,
+            sample=held_out_sampling(recipe.method, recipe.sample),
+            judge=judge,
+            stop=stop_tokens(tokenizer),
+            seed=recipe.seed,
+        )
 
 
 def _load(aim: Target, tokenizer: PreTrainedTokenizerBase) -> Reader:

@@ -14,7 +14,7 @@ from rich.logging import RichHandler
 from ftkit.core.errors import user_error
 from ftkit.model.save import save_model
 from ftkit.recipe import Loaded, dump_yaml, flatten, load_recipe
-from ftkit.run import build_loop, build_policy, read_data, set_up_torch
+from ftkit.run import build_loop, build_policy, judge_of, read_data, set_up_torch
 from ftkit.train.checkpoint import Checkpoints, Saved
 from ftkit.train.folder import RunFolder, environment, peak_memory
 from ftkit.train.interrupt import Interrupt
@@ -84,8 +84,16 @@ def _run(recipe: Recipe, data: Data, policy: Reader, folder: RunFolder) -> int:
         stack.callback(journal.close)
         display = display_for(console, data.steps, done)
         stack.callback(display.close)
+        if judge := judge_of(recipe, policy):
+            stack.callback(judge.close)
         loop = build_loop(
-            recipe, data, policy, journal=journal, display=display, interrupt=interrupt
+            recipe,
+            data,
+            policy,
+            judge=judge,
+            journal=journal,
+            display=display,
+            interrupt=interrupt,
         )
         if saved:
             loop.resume(saved)

@@ -103,12 +103,6 @@ def _samplers(
         yield sampler, sample.answers, "_sampled"
 
 
-def item_of(group: Group, said: Answer) -> Item:
-    """Return an answer as verifiers see it."""
-    cut = said.finish == "length"
-    return Item(said.text, group.truth or "", group.prompt_text, group.prompt, said.tokens, cut)
-
-
 def _judge(
     groups: Sequence[Group],
     sampler: Sampler,
@@ -122,7 +116,7 @@ def _judge(
     prompts = [group.prompt for group in groups]
     written = sampler.generate(prompts, answers=answers, seed=seed, keys=keys)
     items = [
-        item_of(group, each) for group, row in zip(groups, written, strict=True) for each in row
+        Item.of(group, each) for group, row in zip(groups, written, strict=True) for each in row
     ]
     verdicts = iter(judge.judge(items))
     return [[(each, next(verdicts)) for each in row] for row in written]

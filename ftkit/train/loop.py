@@ -18,6 +18,7 @@ from ftkit.train.checkpoint import Saved
 if TYPE_CHECKING:
     from ftkit.core.batch import Batch
     from ftkit.core.group import Group
+    from ftkit.core.source import Source
     from ftkit.train.checkpoint import Checkpoints
     from ftkit.train.config import CheckpointConfig, EvalConfig, TrainConfig
     from ftkit.train.interrupt import Interrupt
@@ -31,25 +32,6 @@ CARRY = "carry"
 
 LATELY = 10
 """Steps over which metrics are averaged before advice is given on them."""
-
-
-class Source(Protocol):
-    """Where the groups of each step come from (``sources.base.Source``)."""
-
-    def groups(self, step: int) -> Sequence[Group]:
-        """Return this rank's groups of a step, counted from 1."""
-
-    def told(self) -> Mapping[str, float]:
-        """Return metrics of what was sampled for the newest step."""
-
-    def samples(self) -> Sequence[Mapping[str, Any]]:
-        """Return answers that were sampled for the newest step, for the log."""
-
-    def state(self) -> dict[str, Any] | None:
-        """Return what a checkpoint must hold, as JSON; None = nothing."""
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take the state back."""
 
 
 class Evaluation(Protocol):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
+    from ftkit.core.group import Answer, Group
     from ftkit.verifiers.config import Verify
 
 Status = Literal["correct", "incorrect", "unparseable", "timeout", "error"]
@@ -31,6 +32,13 @@ class Item:
     """As sampled, with the stop token if one was drawn."""
     cut: bool = False
     """Whether the length limit ended it."""
+
+    @classmethod
+    def of(cls, group: Group, said: Answer) -> Item:
+        """Return an answer to a group's prompt, as verifiers see it."""
+        cut = said.finish == "length"
+        prompt = (group.prompt_text, group.prompt)
+        return cls(said.text, group.truth or "", *prompt, said.tokens, cut)
 
 
 @dataclass(frozen=True, slots=True)

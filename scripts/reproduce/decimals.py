@@ -224,7 +224,13 @@ def watched(recipe_file: str, overrides: Sequence[str], file: Callable[[str], Pa
     display = display_for(Console(stderr=True, quiet=True), data.steps, 0)
     with Interrupt() as interrupt:
         loop = build_loop(
-            recipe, data, policy, journal=journal, display=display, interrupt=interrupt
+            recipe,
+            data,
+            policy,
+            judge=None,
+            journal=journal,
+            display=display,
+            interrupt=interrupt,
         )
         loop.evaluate = watch
         watch()

@@ -161,20 +161,20 @@ class Bench:
     def _train(self, method: str, run: Path, *constants: str) -> float:
         """Run a training command; return its CPU seconds."""
         said = [f"run={run}", f"seed={self.seed}", *self._common(method), *constants, "--resume"]
-        return self.commands(method, _recipe(method), *said)[1]
+        return self.commands(method, recipe_of(method), *said)[1]
 
     def _negatives(self, *constants: str, temperature: float, answers: int) -> float:
         """Have the start model answer prompts; return the CPU seconds."""
         start = f"model.path={self.folder}/start/model"
         said = [start, f"seed={self.seed}", f"sample.temperature={temperature:g}"]
         said += [f"sample.answers={answers}", *self._common("dft")]
-        return self.commands("gen-negatives", _recipe("dft"), *said, *constants)[1]
+        return self.commands("gen-negatives", recipe_of("dft"), *said, *constants)[1]
 
     def _measure(self, run: Path) -> Found:
         """Ask a run's model all held-out sums, and have it rank the start model's answers."""
         said = [f"model.path={run}/model", "sample.temperature=1", *self._common("sft")]
         said.append(f"data.eval={self._held_out}")
-        found = json.loads(self.commands("eval", _recipe("sft"), *said, "--json")[0])
+        found = json.loads(self.commands("eval", recipe_of("sft"), *said, "--json")[0])
         return {name: found[name]["value"] for name in MEASURES}
 
     def _common(self, method: str) -> list[str]:
@@ -194,7 +194,8 @@ class Bench:
         return [_some("train", self.data / "data/train.jsonl", min(limits))] if limits else []
 
 
-def _recipe(method: str) -> str:
+def recipe_of(method: str) -> str:
+    """Return the file of a method's recipe."""
     return str(REPOSITORY / "recipes" / "tiny" / f"{method}.yaml")
 
 

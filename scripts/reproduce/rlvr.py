@@ -116,7 +116,7 @@ class Bench:
         """Ask a run's model all held-out sums, greedily and 4 times each by draws."""
         said = [f"model.path={run}/model", "sample.temperature=1", "sample.answers=4"]
         said += [f"data.{key}={self.base.data}/data/{file}.jsonl" for key, file in FILES.items()]
-        recipe = dft._recipe("sft")
+        recipe = dft.recipe_of("sft")
         found = json.loads(self._commands("eval", recipe, *said, "train.threads=1", "--json")[0])
         return {key: found[key]["value"] for key in ("exact_match", "exact_match_sampled")}
 
@@ -125,7 +125,7 @@ class Bench:
         return self.base.commands
 
     def _said(self, method: Method, run: Path) -> list[str]:
-        said = [dft._recipe(method.command), f"run={run}", f"seed={self.base.seed}"]
+        said = [dft.recipe_of(method.command), f"run={run}", f"seed={self.base.seed}"]
         said += [f"model.path={self.base.folder}/start/model", *method.said()]
         said += [f"data.{key}={self.base.data}/data/{file}.jsonl" for key, file in FILES.items()]
         said += [f"train.steps={self.sizes.steps}", f"train.prompts={self.sizes.prompts}"]

@@ -78,8 +78,7 @@ def test_it_is_at_most_the_negative_log_likelihood(focal, batch):
 
 def test_it_keeps_the_rules_of_the_house(code):
     ruff = shutil.which("ruff", path=Path(sys.executable).parent) or shutil.which("ruff")
-    if ruff is None:
-        pytest.skip("ruff is not installed")
+    assert ruff is not None, "`make setup` installs it"
     name = str(ROOT / "ftkit" / "objectives" / "focal.py")
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run(
