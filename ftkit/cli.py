@@ -11,34 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ftkit import __version__
-from ftkit.cli_recipes import Json, recipes_app
+from ftkit.cli_arguments import DryRun, Json, Overrides, RecipeName, Resume, Target, loaded_from
+from ftkit.cli_recipes import recipes_app
 from ftkit.cli_runs import runs_app
 from ftkit.recipe.methods import method_lines
 
 if TYPE_CHECKING:
     from ftkit.recipe import Loaded
-
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a built-in recipe.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE",
-        help="Values that take the place of the recipe's: train.lr=1e-4",
-        show_default=False,
-    ),
-]
-Target = Annotated[
-    str, typer.Argument(metavar="TARGET", help="A run's folder, a model's folder or a hub name.")
-]
-Resume = Annotated[
-    bool,
-    typer.Option("--resume", help="Go on from the run's newest checkpoint, or start without one."),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Read recipe and data, say what would happen, stop.")
-]
 
 app = typer.Typer(
     name="ftkit",
@@ -66,25 +45,6 @@ def _options(
 ) -> None: ...
 
 
-def _loaded(
-    recipe: str,
-    overrides: list[str] | None,
-    *,
-    method: str = "",
-    files: bool = True,
-    pool: bool = True,
-) -> Loaded:
-    """Return a valid recipe: of this method, and with files that are there, if so wished."""
-    from ftkit.recipe import load_recipe, require_files, require_method
-
-    loaded = load_recipe(recipe, overrides or ())
-    if method:
-        require_method(loaded, method)
-    if files:
-        require_files(loaded, pool=pool)
-    return loaded
-
-
 def _train(loaded: Loaded, *, resume: bool, dry_run: bool) -> None:
     from ftkit.tasks.train import train as task
 
@@ -99,7 +59,7 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Train by a recipe of any method."""
-    _train(_loaded(recipe, overrides), resume=resume, dry_run=dry_run)
+    _train(loaded_from(recipe, overrides), resume=resume, dry_run=dry_run)
 
 
 def _method_command(name: str) -> Callable[..., None]:
@@ -109,7 +69,7 @@ def _method_command(name: str) -> Callable[..., None]:
         resume: Resume = False,
         dry_run: DryRun = False,
     ) -> None:
-        _train(_loaded(recipe, overrides, method=name), resume=resume, dry_run=dry_run)
+        _train(loaded_from(recipe, overrides, method=name), resume=resume, dry_run=dry_run)
 
     return command
 
@@ -152,7 +112,7 @@ def gen_negatives(
     """
     from ftkit.tasks.gen_negatives import gen_negatives as task
 
-    loaded = _loaded(recipe, overrides, method="dft", pool=False)
+    loaded = loaded_from(recipe, overrides, method="dft", pool=False)
     task(loaded, shard=shard, held_out=held_out, source=source, as_json=as_json)
 
 
@@ -170,7 +130,7 @@ def iterate(
     """
     from ftkit.tasks.iterate import iterate as task
 
-    _loaded(recipe, overrides, method="dft", pool=False)
+    loaded_from(recipe, overrides, method="dft", pool=False)
     raise typer.Exit(task(recipe, tuple(overrides or ()), rounds))
 
 
@@ -232,7 +192,7 @@ def config(recipe: RecipeName, overrides: Overrides = None, as_json: Json = Fals
     """Show every value of a recipe, and where it came from."""
     from ftkit.tasks.config import show_config
 
-    show_config(_loaded(recipe, overrides, files=False), as_json=as_json)
+    show_config(loaded_from(recipe, overrides, files=False), as_json=as_json)
 
 
 @app.command()
@@ -260,7 +220,7 @@ def data(
 
     The exact training tokens, coloured by what is learnt; lengths; what was dropped and why.
     """
-    loaded = _loaded(recipe, overrides)
+    loaded = loaded_from(recipe, overrides)
     from ftkit.tasks.preview import preview
 
     few = None if as_json else 3

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+from ftkit.cli_arguments import Json
 
 recipes_app = typer.Typer(no_args_is_help=True, help="The recipes that come with ftkit.")
 

@@ -1,4 +1,4 @@
-"""The commands that look at runs: ``ftkit compare``, ``ftkit samples``."""
+"""The commands beside runs: ``ftkit compare``, ``ftkit samples``, ``ftkit serve``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ftkit.cli_recipes import Json
+from ftkit.cli_arguments import DryRun, Json, RecipeName, loaded_from
 
 Kind = Literal["rollout", "greedy", "sampled"]
 Status = Literal["correct", "incorrect", "unparseable", "timeout", "error"]
@@ -115,3 +115,25 @@ def samples(
         full=full,
         as_json=as_json,
     )
+
+
+@runs_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def serve(
+    context: typer.Context,
+    recipe: RecipeName,
+    *,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8000,
+    dry_run: DryRun = False,
+) -> None:
+    """Start a vLLM server that writes the answers of runs with this recipe's model.
+
+    KEY=VALUE are values of the recipe, all else are options of vLLM, such as
+    --tensor-parallel-size 2. Runs name it as sample.vllm.server.
+    """
+    overrides = [each for each in context.args if "=" in each and not each.startswith("-")]
+    further = [each for each in context.args if each not in overrides]
+    loaded = loaded_from(recipe, overrides, files=False)
+    from ftkit.tasks.serve import serve as task
+
+    raise typer.Exit(task(loaded, host=host, port=port, dry_run=dry_run, further=further))

@@ -35,7 +35,6 @@ from ftkit.train.memory import Memory
 from ftkit.train.reference import with_reference
 from ftkit.train.schedule import learning_rate
 from ftkit.train.score import REFERENCE, ranker_of, references_of
-from ftkit.verifiers.judge import WeightedSum, build_judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,9 +45,11 @@ if TYPE_CHECKING:
     from ftkit.data.dataset import Dataset, Datasets
     from ftkit.model.reader import Reader
     from ftkit.recipe import Recipe
+    from ftkit.samplers.vllm.base import Engine
     from ftkit.train.critic import Critic
     from ftkit.train.interrupt import Interrupt
     from ftkit.train.monitor import Display, Journal
+    from ftkit.verifiers.judge import WeightedSum
 
 
 def read_data(recipe: Recipe) -> Data:
@@ -189,15 +190,12 @@ def referenced(
     return found
 
 
-def judge_of(recipe: Recipe, policy: Reader) -> WeightedSum | None:
-    """Return who judges answers, to be closed by the caller; None = nobody."""
-    if recipe.verify is None:
-        return None
-    return build_judge(recipe.verify, policy=policy if isinstance(policy, Policy) else None)
-
-
 def build_evaluation(
-    recipe: Recipe, data: Data, policy: Reader, judge: WeightedSum | None
+    recipe: Recipe,
+    data: Data,
+    policy: Reader,
+    judge: WeightedSum | None,
+    engine: Engine | None = None,
 ) -> partial[Measures] | None:
     """Return what measures the held-out rows; None if there are none."""
     held_out = data.held_out_pool or data.sets.eval
@@ -216,6 +214,7 @@ def build_evaluation(
         judge=judge,
         stop=data.stop,
         seed=recipe.seed,
+        engine=engine,
     )
 
 
@@ -227,12 +226,15 @@ def build_source(
     world: World,
     judge: WeightedSum | None,
     critic: Critic | None,
+    engine: Engine | None,
 ) -> Source:
     """Return where the groups of each step come from."""
     sets, prompts = [s for s, _ in data.sets.train], recipe.train.prompts
     if recipe.method.kind == "rollouts":
         assert judge is not None
-        return build_rollouts(recipe, data, policy, world=world, judge=judge, critic=critic)
+        return build_rollouts(
+            recipe, data, policy, world=world, judge=judge, critic=critic, engine=engine
+        )
     if data.pool is not None:
         assert isinstance(recipe.method, DFT)
         negatives = recipe.method.negatives
@@ -256,6 +258,7 @@ def build_loop(
     policy: Reader,
     *,
     judge: WeightedSum | None,
+    engine: Engine | None,
     journal: Journal,
     display: Display,
     interrupt: Interrupt,
@@ -269,7 +272,9 @@ def build_loop(
     critic = build_critic(recipe, policy)
     learner, update = build_update(recipe, policy, critic, world, temperature_of(recipe))
     return Loop(
-        source=build_source(recipe, data, policy, world=world, judge=judge, critic=critic),
+        source=build_source(
+            recipe, data, policy, world=world, judge=judge, critic=critic, engine=engine
+        ),
         learner=learner,
         optimizer=update,
         rate=partial(
@@ -281,7 +286,7 @@ def build_loop(
             min_lr=config.min_lr,
         ),
         steps=data.steps,
-        evaluate=build_evaluation(recipe, data, policy, judge),
+        evaluate=build_evaluation(recipe, data, policy, judge, engine),
         checkpoints=Checkpoints(Path(recipe.run) / "checkpoints", recipe.checkpoint.keep),
         journal=journal,
         display=display,

@@ -13,10 +13,13 @@ from ftkit.data.truth import with_truth
 from ftkit.model.policy import Policy
 from ftkit.model.reference import adapters_off, is_base_of
 from ftkit.objectives import GRPO, PPO, DisCO
-from ftkit.samplers.hf import HFSampler
+from ftkit.parallel.world import OneProcess
+from ftkit.samplers.make import open_engine, sampler_of
 from ftkit.sources.asking import Asking
 from ftkit.sources.rollouts import Rollouts
+from ftkit.train.answers import held_out_sampling
 from ftkit.train.critic import Advantages
+from ftkit.verifiers.judge import build_judge
 from ftkit.verifiers.trial import ErrorRate, self_test
 
 if TYPE_CHECKING:
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
     from ftkit.parallel.world import World
     from ftkit.recipe import Recipe
     from ftkit.run_data import Data
-    from ftkit.sources.asking import Look
+    from ftkit.samplers.vllm.base import Engine
+    from ftkit.sources.asking import Finish, Look
     from ftkit.train.critic import Critic
     from ftkit.verifiers.judge import WeightedSum
 
@@ -63,6 +67,22 @@ def steps_of(recipe: Recipe, rows: int) -> int:
     return rollouts * config.updates * config.rollout_epochs
 
 
+def judge_of(recipe: Recipe, policy: Reader) -> WeightedSum | None:
+    """Return who judges answers, to be closed by the caller; None = nobody."""
+    if recipe.verify is None:
+        return None
+    return build_judge(recipe.verify, policy=policy if isinstance(policy, Policy) else None)
+
+
+def engine_of(recipe: Recipe, policy: Reader) -> Engine | None:
+    """Return the vLLM that writes answers, to be closed by the caller; None = there is none."""
+    sample = held_out_sampling(recipe.method, recipe.sample)
+    if sample is None or recipe.verify is None or not isinstance(policy, Policy):
+        return None
+    longest = recipe.data.max_length + sample.max_tokens
+    return open_engine(sample, policy, longest=longest, run=recipe.run, world=OneProcess())
+
+
 def build_rollouts(
     recipe: Recipe,
     data: Data,
@@ -71,6 +91,7 @@ def build_rollouts(
     world: World,
     judge: WeightedSum,
     critic: Critic | None = None,
+    engine: Engine | None = None,
 ) -> Rollouts:
     """Return the source of a method that learns from rollouts.
 
@@ -81,6 +102,7 @@ def build_rollouts(
         world: the ranks among which prompts are dealt.
         judge: who judges answers.
         critic: who says what states are worth, where the method has one.
+        engine: the vLLM that writes answers; None = the embedded sampler.
 
     Raises:
         UserError: if rows have no truth, or the verifier fails on truths of theirs.
@@ -89,16 +111,10 @@ def build_rollouts(
     assert sample is not None and isinstance(policy, Policy)
     sets = [Asked(one, data.tokenizer, data.stop) for one, _ in data.sets.train]
     check_truths(sets, judge)
-    looks: dict[str, Look] = {}
-    if method.keeps_reference:
-        looks["reference"] = _reference(recipe, policy)
-    finish = None
-    if critic is not None:
-        assert isinstance(method, PPO)
-        looks["value"], finish = critic.without_graph, Advantages(critic, method, world)
+    looks, finish = _looks(recipe, policy, critic, world)
     asking = Asking(
         policy=policy,
-        sampler=HFSampler(policy.model, policy.tokenizer, sample, data.stop),
+        sampler=sampler_of(policy, sample, data.stop, engine),
         judge=judge,
         answers=sample.answers,
         temperature=sample.temperature,
@@ -122,6 +138,20 @@ def build_rollouts(
         refill=method.refill if isinstance(method, GRPO) else 0,
         logged=sample.logged,
     )
+
+
+def _looks(
+    recipe: Recipe, policy: Policy, critic: Critic | None, world: World
+) -> tuple[dict[str, Look], Finish | None]:
+    """Return what to find of each token before it is learnt from, and what is made of that."""
+    looks: dict[str, Look] = {}
+    if recipe.method.keeps_reference:
+        looks["reference"] = _reference(recipe, policy)
+    if critic is None:
+        return looks, None
+    assert isinstance(recipe.method, PPO)
+    looks["value"] = critic.without_graph
+    return looks, Advantages(critic, recipe.method, world)
 
 
 def check_truths(sets: Sequence[Asked], judge: WeightedSum) -> None:

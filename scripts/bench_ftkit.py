@@ -12,6 +12,7 @@ from ftkit.core.group import Answer, Group
 from ftkit.model import attention
 from ftkit.model.policy import Policy
 from ftkit.parallel.world import OneProcess
+from ftkit.samplers.base import Sampler
 from ftkit.samplers.hf import HFSampler
 from ftkit.train.config import TrainConfig
 from ftkit.train.learner import Learner
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from ftkit.core.batch import Batch
     from ftkit.objectives import Objective
-    from ftkit.samplers.base import Sampler
     from ftkit.samplers.config import SampleConfig
     from scripts.bench import Watch
 
@@ -58,7 +58,7 @@ def take_steps(
 
 
 @dataclass
-class Given:
+class Given(Sampler):
     """A sampler that has the first answers from elsewhere."""
 
     first: Sequence[Sequence[int]] | None

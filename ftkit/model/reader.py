@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -32,6 +32,8 @@ class Reader(ABC):
     micro_tokens: int
     """Tokens that go through at once."""
     way: Way = "segments"
+    version: int = field(default=0, kw_only=True)
+    """How many updates the weights have had."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:

@@ -125,7 +125,7 @@ def stored(kind: Kind, config: ModelConfig, trainable: bool) -> PreTrainedModel:
 def _adapted(kind: Kind, path: str, config: ModelConfig, trainable: bool) -> PreTrainedModel:
     from peft import PeftConfig
 
-    with _told(path):
+    with told(path):
         adapters = PeftConfig.from_pretrained(path)
     if adapters.task_type == SCALAR.task and not kind.scalar:
         raise _not_a_language_model(f"model.path {path}")
@@ -134,7 +134,7 @@ def _adapted(kind: Kind, path: str, config: ModelConfig, trainable: bool) -> Pre
     further = trainable and config.lora is not None
     if further:
         check_same(config, adapters, path)
-    with _told(path):
+    with told(path):
         model = put_on(model, adapters, path, kind.task, further=further)
     if further or not trainable:
         return model
@@ -151,10 +151,10 @@ def _pretrained(
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise user_error(f"model.path {path}", "no config.json in it", "give a model's folder")
     options = {"revision": revision or "main", "trust_remote_code": config.trust_remote_code}
-    with _told(path):
+    with told(path):
         found = AutoConfig.from_pretrained(path, **options)
     _fit(kind, found, f"model.path {path}")
-    with _told(path):
+    with told(path):
         model, report = kind.auto.from_pretrained(
             path,
             config=found,
@@ -227,7 +227,7 @@ def start_head(model: PreTrainedModel, seed: int) -> None:
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
+def told(path: str) -> Iterator[None]:
     """Turn what goes wrong while files are read into an error that names the folder."""
     try:
         yield

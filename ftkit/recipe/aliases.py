@@ -159,6 +159,14 @@ ALIASES: dict[str, Alias] = {
     "reward_weights": Alias("verify.weight", "each verifier has its own"),
     "reward_model_path": Alias("verify.path", "as in verify: {name: model, path: ...}"),
     "max_prompt_length": Alias("data.max_length", "with data.overlong: drop"),
+    "use_vllm": Alias("sample.engine", "write engine: vllm"),
+    "vllm_mode": Alias("sample.vllm", "without server it runs in the trainer's process"),
+    "vllm_server_base_url": Alias("sample.vllm.server"),
+    "vllm_server_host": Alias("sample.vllm.server", "as in http://HOST:8000"),
+    "vllm_server_timeout": Alias("sample.vllm.wait"),
+    "vllm_gpu_memory_utilization": Alias("sample.vllm.memory"),
+    "gpu_memory_utilization": Alias("sample.vllm.memory"),
+    "vllm_enable_sleep_mode": Alias("sample.vllm.sleep"),
     "rollout_batch_size": Alias(
         "train.prompts", "prompts of a step; train.updates of them make a rollout"
     ),
@@ -178,7 +186,6 @@ ALIASES: dict[str, Alias] = {
     "scale_rewards": Alias("method.advantage", "none, sigma or sample_sigma"),
     "importance_sampling_level": Alias("method.ratio"),
     "mask_truncated_completions": Alias("method.truncated", "keep or mask"),
-    "use_vllm": Alias("", "answers are sampled by the policy itself"),
     # the run
     "output_dir": Alias("run"),
     "run_name": Alias("run", "the folder is the name"),

@@ -35,6 +35,7 @@ OF_OPTIMIZERS = (
 def unread_online(said: Said) -> Iterator[tuple[str, str]]:
     """Yield the path of every constant that an online run would not read, or only such a run."""
     method = said.get("method.name")
+    yield from _unread_of_vllm(said)
     if method not in ONLINE:
         for path in ("train.updates", "train.rollout_epochs", "sample.logged"):
             yield path, f"{method} samples no rollouts"
@@ -47,6 +48,17 @@ def unread_online(said: Said) -> Iterator[tuple[str, str]]:
         yield from _unread_of_trpo()
     if method == "disco":
         yield from _unread_of_disco(said)
+
+
+def _unread_of_vllm(said: Said) -> Iterator[tuple[str, str]]:
+    if said.get("sample.engine", "hf") != "vllm":
+        yield "sample.vllm", "the engine is hf"
+    elif said.says("sample.vllm.server"):
+        for key in ("memory", "sleep", "eager"):
+            yield f"sample.vllm.{key}", "servers are told as they are started, by ftkit serve"
+    else:
+        for key in ("exchange", "wait"):
+            yield f"sample.vllm.{key}", "vLLM runs in the trainer's process, without a server"
 
 
 class _Grpo:

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from ftkit.core.group import Answer
 
 
 class Sampler(Protocol):
-    """Writes answers to prompts with the policy's present weights."""
+    """Writes answers to prompts with the policy's weights, as they were at the last ``sync``."""
 
+    def sync(self) -> None:
+        """Take the policy's present weights; nothing to do where it samples from the policy itself.
+
+        All ranks call it together.
+
+        Raises:
+            RunError: if log-probabilities show that the weights are not the policy's.
+        """
+        return
+
+    def wake(self) -> None:
+        """Take back the memory that sampling needs, if it was given up."""
+        return
+
+    def sleep(self) -> None:
+        """Give up memory until it is needed again, if it has any of its own."""
+        return
+
+    @abstractmethod
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -37,3 +58,12 @@ class Sampler(Protocol):
             For each prompt, in the order given, ``answers`` answers.
         """
         ...
+
+
+@contextmanager
+def awake(sampler: Sampler) -> Iterator[Sampler]:
+    """In it, a sampler can write with the policy's present weights; behind it, it sleeps."""
+    sampler.wake()
+    sampler.sync()
+    yield sampler
+    sampler.sleep()  # not after an error: a dead engine would hide it behind another

@@ -18,11 +18,38 @@ class SystemPrompt(Section):
     """Its share of the answers, beside the weights of the others."""
 
 
+class VLLMConfig(Section):
+    """How vLLM is run."""
+
+    server: str | list[str] | None = None
+    """Where servers are that `ftkit serve` started, such as `http://node7:8000`; prompts are dealt
+    among several. null = vLLM runs in the trainer's process."""
+    exchange: str | None = None
+    """A folder that the trainer and all servers see, for the weights of each rollout; null =
+    RUN/weights."""
+    wait: float = Field(300.0, ge=0)
+    """Seconds to wait for a server that does not answer, before the run stops."""
+    memory: float = Field(0.4, gt=0, lt=1)
+    """In the trainer's process: the share of the GPU's memory that vLLM takes for weights and
+    cache."""
+    sleep: bool = True
+    """In the trainer's process: give that memory up while the policy learns."""
+    eager: bool = False
+    """In the trainer's process: no CUDA graphs; slower, and less memory. Without a GPU it is
+    always so."""
+    tolerance: float | None = Field(None, gt=0)
+    """Nats a token by which vLLM and the trainer may differ after weights were handed over, in the
+    mean over a probe; null = 0.001 with float32, else 0.1."""
+
+
 class SampleConfig(Section):
     """How answers are written."""
 
-    engine: Literal["hf"] = "hf"
-    """`hf`: the embedded sampler, on the policy itself."""
+    engine: Literal["hf", "vllm"] = "hf"
+    """`hf`: the embedded sampler, on the policy itself; `vllm`: vLLM, in this process or in
+    servers."""
+    vllm: VLLMConfig | None = None
+    """How vLLM is run, with `engine: vllm`; null = in this process, with its defaults."""
     temperature: float = Field(1.0, ge=0)
     """The policy that is sampled is softmax(logits / temperature); 0 is greedy."""
     top_k: int | None = Field(None, gt=0)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ftkit.core.errors import user_error
 from ftkit.core.group import Answer
+from ftkit.samplers.base import Sampler
 from ftkit.samplers.cache import compact
 from ftkit.samplers.choose import choose
 from ftkit.samplers.config import SampleConfig
@@ -24,6 +24,7 @@ from ftkit.samplers.decoder import PrefixDecoder
 from ftkit.samplers.draw import draw, uniforms
 from ftkit.samplers.network import Network
 from ftkit.samplers.whole import Decoder, WholeModel
+from ftkit.samplers.written import Drawn, answers_of, room_of
 
 
 class _Step(NamedTuple):
@@ -37,15 +38,8 @@ class _Step(NamedTuple):
     """float32 [R]: its log-probability."""
 
 
-class _Drawn(NamedTuple):
-    """What one row has drawn so far."""
-
-    tokens: list[int]
-    logp: list[float]
-
-
 @dataclass(frozen=True)
-class HFSampler:
+class HFSampler(Sampler):
     """Samples from a Hugging Face causal LM, adapters included, where it lies.
 
     The log-probabilities are those of softmax(logits / temperature) among the tokens that top-k and
@@ -90,13 +84,13 @@ class HFSampler:
             parts = choose(self.model, max(lengths) + self.config.max_tokens)
             for batch in self._batches(lengths, answers, shared=parts is not None):
                 asked, keyed = [prompts[i] for i in batch], [keys[i] for i in batch]
-                drawn = [_Drawn([], []) for _ in range(len(batch) * answers)]
+                drawn = [Drawn([], []) for _ in range(len(batch) * answers)]
                 for step in self._steps(parts, asked, keyed, answers, seed):
                     columns = (step.rows.tolist(), step.tokens.tolist(), step.logp.tolist())
                     for row, token, logp in zip(*columns, strict=True):
                         drawn[row].tokens.append(token)
                         drawn[row].logp.append(logp)
-                done = self._answers(drawn)
+                done = answers_of(drawn, self.tokenizer, self.stop)
                 for place, i in enumerate(batch):
                     written[i] = done[place * answers : (place + 1) * answers]
         return written
@@ -129,35 +123,6 @@ class HFSampler:
             batch.append(i)
         yield batch
 
-    def _answers(self, drawn: Sequence[_Drawn]) -> list[Answer]:
-        """Make answers of what was drawn, with their text."""
-        stop = frozenset(self.stop)
-        ended = [tokens[-1] in stop for tokens, _ in drawn]
-        texts = self.tokenizer.batch_decode(
-            [row.tokens[:-1] if end else row.tokens for row, end in zip(drawn, ended, strict=True)],
-            skip_special_tokens=True,
-            clean_up_tokenization_spaces=False,
-        )
-        return [
-            Answer(tuple(tokens), text=text, finish="stop" if end else "length", logp=tuple(logp))
-            for (tokens, logp), text, end in zip(drawn, texts, ended, strict=True)
-        ]
-
-    def _limits(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Return how many tokens an answer to each prompt may have: int64 [B]."""
-        config = self.model.config.get_text_config(decoder=True)
-        positions = getattr(config, "max_position_embeddings", None)
-        limit = [self.config.max_tokens] * len(prompts)
-        if positions is not None:
-            limit = [min(positions - len(prompt), self.config.max_tokens) for prompt in prompts]
-        if min(limit) < 1:
-            raise user_error(
-                "",
-                f"a prompt of {max(map(len, prompts))} tokens fills all {positions} positions",
-                "shorten it",
-            )
-        return torch.tensor(limit)
-
     @torch.no_grad()
     def _steps(
         self,
@@ -168,16 +133,16 @@ class HFSampler:
         seed: int,
     ) -> Iterator[_Step]:
         """Decode one batch, a token of every live row at a time."""
-        limits = self._limits(prompts).repeat_interleave(answers)
-        room = int(limits.max())
+        room = room_of(self.model, prompts, self.config.max_tokens)
+        limits = torch.tensor(room).repeat_interleave(answers)
         state: Decoder
         if parts is None:
-            state = WholeModel(self.model, prompts, answers=answers, room=room)
+            state = WholeModel(self.model, prompts, answers=answers, room=max(room))
         else:
-            state = PrefixDecoder(parts, prompts, answers=answers, room=room)
+            state = PrefixDecoder(parts, prompts, answers=answers, room=max(room))
         device = state.logits.device
         greedy = self.config.temperature == 0
-        chance = None if greedy else uniforms(seed, keys, answers, room).to(device)
+        chance = None if greedy else uniforms(seed, keys, answers, max(room)).to(device)
         stops = torch.tensor(sorted(self.stop), device=device)
         rows, t = torch.arange(len(limits)), 0
         while True:

@@ -27,6 +27,9 @@ Look = Callable[["Batch"], "Tensor"]
 
 Told = dict[str, float]
 
+Finish = Callable[[Sequence[Group]], tuple[list[Group], Told]]
+"""From rewards and looks to what is learnt from, with metrics."""
+
 
 @dataclass
 class Asking:
@@ -46,7 +49,7 @@ class Asking:
     """Whether rewards must be 0 or 1."""
     looks: Mapping[str, Look] | None = None
     """What else to find of each token, by the names of ``Answer.per_token``."""
-    finish: Callable[[Sequence[Group]], tuple[list[Group], Told]] | None = None
+    finish: Finish | None = None
     """What is made of rewards and looks before anything is learnt: a critic's advantages."""
     watch: Callable[[Sequence[Verdict]], None] | None = None
     """Told every verdict; stops the run where the verifier fails too often."""

@@ -13,6 +13,7 @@ from ftkit.core.advantages import mixed
 from ftkit.core.batch import collate
 from ftkit.core.group import Group
 from ftkit.core.source import Source
+from ftkit.samplers.base import awake
 
 if TYPE_CHECKING:
     from ftkit.data.order import Order
@@ -98,32 +99,35 @@ class Rollouts(Source):
 
     def _roll(self, number: int, step: int) -> None:
         start = time.perf_counter()
-        wanted = self.prompts * self.updates
-        found = self._ask(wanted)
-        fresh = list(found)
-        alike = 0
-        if self.drop:
-            kept = [group for group in found if is_mixed(group)]
-            for _ in range(self.refill):
-                missing = wanted - self.world.gather([len(kept)])[0] * self.world.size
-                if missing <= 0:
-                    break
-                more = self._ask(missing)
-                fresh += more
-                kept += [group for group in more if is_mixed(group)]
-            alike = len(fresh) - len(kept)
-            found = kept or found  # a run goes on where there is nothing to learn
+        with awake(self.asking.sampler):
+            found, fresh = self._found(self.prompts * self.updates)
         self.rollout = number
         self.held, told = self.asking.prepared(found)
         told |= self.asking.report(fresh)
         if self.drop:
-            told["dropped"] = alike / max(len(fresh), 1)
+            told["dropped"] = sum(not is_mixed(group) for group in fresh) / max(len(fresh), 1)
         told["seconds"] = round(time.perf_counter() - start, 6)
         self._told = told
+        version = self.asking.policy.version
         self._samples = [
-            {"step": step, "decoding": "rollout", **group.to_json()}
+            {"step": step, "decoding": "rollout", "version": version, **group.to_json()}
             for group in fresh[: self.logged]
         ]
+
+    def _found(self, wanted: int) -> tuple[list[Group], list[Group]]:
+        """Return the groups to learn from, and all that were asked."""
+        first = fresh = self._ask(wanted)
+        if not self.drop:
+            return fresh, fresh
+        kept = [group for group in fresh if is_mixed(group)]
+        for _ in range(self.refill):
+            missing = wanted - self.world.gather([len(kept)])[0] * self.world.size
+            if missing <= 0:
+                break
+            more = self._ask(missing)
+            fresh = fresh + more
+            kept += [group for group in more if is_mixed(group)]
+        return kept or first, fresh  # a run goes on where there is nothing to learn
 
     def _ask(self, count: int) -> list[Group]:
         """Have this rank's share of the next prompts answered and judged."""

@@ -20,7 +20,8 @@ from ftkit.model.load import check_positions, load_policy, load_scorer
 from ftkit.model.reference import load_reference
 from ftkit.model.tokenizer import load_tokenizer
 from ftkit.recipe.files import is_path
-from ftkit.run import judge_of, set_up_torch
+from ftkit.run import set_up_torch
+from ftkit.run_rollouts import engine_of, judge_of
 from ftkit.tasks.figures import report
 from ftkit.tasks.held_out import HeldOut, Picked, held_out
 from ftkit.tasks.target import Target, target_of
@@ -106,6 +107,8 @@ def _measure(
     with ExitStack() as stack:
         if judge := judge_of(recipe, policy):
             stack.callback(judge.close)
+        if engine := engine_of(recipe, policy):
+            stack.callback(engine.close)
         return evaluate(
             policy,
             rows,
@@ -116,6 +119,7 @@ def _measure(
             judge=judge,
             stop=stop_tokens(tokenizer),
             seed=recipe.seed,
+            engine=engine,
         )
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,10 @@ from ftkit.data.provenance import pool_identity
 from ftkit.data.template import stop_tokens
 from ftkit.model.load import load_policy
 from ftkit.model.tokenizer import load_tokenizer
+from ftkit.parallel.world import OneProcess
 from ftkit.run import model_identity, set_up_torch
-from ftkit.samplers.hf import HFSampler
+from ftkit.samplers.base import awake
+from ftkit.samplers.make import open_engine, sampler_of
 from ftkit.sources.foreign import Foreign
 from ftkit.sources.negatives import Asked, Negatives
 
@@ -68,7 +71,6 @@ def gen_negatives(
     asked = list(_asked(recipe, tokenizer, held_out is not None))
     policy = _reference(recipe, tokenizer)
     _check_room(asked, policy)
-    maker = _maker(recipe, policy, tokenizer, asked, source)
     ids = [each.group.id for each in asked]
     identity = {
         "model": model_identity(recipe, policy),
@@ -79,7 +81,9 @@ def gen_negatives(
     writer = PoolWriter(Path(held_out or str(recipe.data.pool)), identity, len(asked), chunk)
     _say(console, writer, len(asked), (share, shares))
     missing = writer.missing(share - 1, shares)
-    _build(writer, maker, {n: asked[n * chunk : (n + 1) * chunk] for n in missing}, console)
+    chunks = {n: asked[n * chunk : (n + 1) * chunk] for n in missing}
+    with _maker(recipe, policy, asked, source) as maker:
+        _build(writer, maker, chunks, console)
     about = writer.finish()
     _report(console, writer, about, as_json=as_json)
 
@@ -145,21 +149,25 @@ def _check_room(asked: Sequence[Asked], policy: Policy) -> None:
         )
 
 
+@contextmanager
 def _maker(
-    recipe: Recipe,
-    policy: Policy,
-    tokenizer: PreTrainedTokenizerBase,
-    asked: Sequence[Asked],
-    source: str | None,
-) -> Negatives | Foreign:
-    """Return what makes or finds the negatives."""
+    recipe: Recipe, policy: Policy, asked: Sequence[Asked], source: str | None
+) -> Iterator[Negatives | Foreign]:
+    """Hold what makes or finds the negatives."""
+    tokenizer, sample = policy.tokenizer, recipe.sample
     if source is not None:
-        return Foreign.match(source, read_foreign(source, recipe.data, tokenizer), asked, policy)
-    sample = recipe.sample
+        yield Foreign.match(source, read_foreign(source, recipe.data, tokenizer), asked, policy)
+        return
     assert sample is not None
-    sampler = HFSampler(policy.model, tokenizer, sample, stop_tokens(tokenizer))
-    weights = [weight for _, weight in _systems(sample)]
-    return Negatives(sampler, policy, sample.answers, recipe.seed, weights)
+    longest = max(len(p) for each in asked for p in (each.group.prompt, *each.augmented))
+    longest += sample.max_tokens
+    world = OneProcess()
+    engine = open_engine(sample, policy, longest=longest, run=str(recipe.data.pool), world=world)
+    with closing(engine) if engine else nullcontext():
+        sampler = sampler_of(policy, sample, stop_tokens(tokenizer), engine)
+        weights = [weight for _, weight in _systems(sample)]
+        with awake(sampler):
+            yield Negatives(sampler, policy, sample.answers, recipe.seed, weights)
 
 
 def _sampling(recipe: Recipe, source: str | None) -> dict[str, Any]:
@@ -170,7 +178,7 @@ def _sampling(recipe: Recipe, source: str | None) -> dict[str, Any]:
         given = {"from": source, "digest": hashlib.sha256(Path(source).read_bytes()).hexdigest()}
         return {"system": systems, "sample": given, "seed": None}
     assert sample is not None
-    constants = sample.model_dump(mode="json", exclude={"system"})
+    constants = sample.model_dump(mode="json", exclude={"system", "vllm"})
     return {"system": systems, "sample": constants, "seed": recipe.seed}
 
 

@@ -14,7 +14,8 @@ from rich.logging import RichHandler
 from ftkit.core.errors import user_error
 from ftkit.model.save import save_model
 from ftkit.recipe import Loaded, dump_yaml, flatten, load_recipe
-from ftkit.run import build_loop, build_policy, judge_of, read_data, set_up_torch
+from ftkit.run import build_loop, build_policy, read_data, set_up_torch
+from ftkit.run_rollouts import engine_of, judge_of
 from ftkit.train.checkpoint import Checkpoints, Saved
 from ftkit.train.folder import RunFolder, environment, peak_memory
 from ftkit.train.interrupt import Interrupt
@@ -86,11 +87,14 @@ def _run(recipe: Recipe, data: Data, policy: Reader, folder: RunFolder) -> int:
         stack.callback(display.close)
         if judge := judge_of(recipe, policy):
             stack.callback(judge.close)
+        if engine := engine_of(recipe, policy):
+            stack.callback(engine.close)
         loop = build_loop(
             recipe,
             data,
             policy,
             judge=judge,
+            engine=engine,
             journal=journal,
             display=display,
             interrupt=interrupt,

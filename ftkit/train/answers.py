@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 from ftkit.core.group import Answer, Group
 from ftkit.core.intervals import Estimate, by_cluster, clustered_mean, clustered_share
 from ftkit.data.truth import with_truth
+from ftkit.samplers.base import awake
 from ftkit.samplers.config import SampleConfig
+from ftkit.samplers.make import sampler_of
 from ftkit.verifiers.base import STATUSES, Item, Judge, Verdict
 
 if TYPE_CHECKING:
     from ftkit.model.policy import Policy
     from ftkit.objectives import Objective
     from ftkit.samplers.base import Sampler
+    from ftkit.samplers.vllm.base import Engine
 
 Judged = tuple[Answer, Verdict]
 
@@ -58,6 +61,7 @@ def answer(
     stop: Sequence[int],
     keys: Sequence[int],
     seed: int,
+    engine: Engine | None = None,
 ) -> Answered:
     """Have each prompt answered and judged, greedily and, with a temperature above 0, by draws.
 
@@ -69,11 +73,13 @@ def answer(
         stop: ids of tokens that end an answer.
         keys: what each prompt's draws depend on.
         seed: of the draws.
+        engine: the vLLM that writes them; None = the embedded sampler.
     """
     groups = [with_truth(group, policy.tokenizer, stop) for group in groups]
     out = Answered([{"truth": group.truth} for group in groups])
-    for sampler, answers, suffix in _samplers(policy, sample or GREEDY, stop):
-        judged = _judge(groups, sampler, judge, answers=answers, keys=keys, seed=seed)
+    for sampler, answers, suffix in _samplers(policy, sample or GREEDY, stop, engine):
+        with awake(sampler):
+            judged = _judge(groups, sampler, judge, answers=answers, keys=keys, seed=seed)
         if suffix:
             out.figures |= pass_at(groups, judged)
         out.figures |= {name + suffix: one for name, one in _figures(groups, judged).items()}
@@ -91,16 +97,13 @@ def answer(
 
 
 def _samplers(
-    policy: Policy, sample: SampleConfig, stop: Sequence[int]
+    policy: Policy, sample: SampleConfig, stop: Sequence[int], engine: Engine | None
 ) -> Iterator[tuple[Sampler, int, str]]:
     """Yield who writes answers, how many to a prompt, and what follows their figures' names."""
-    from ftkit.samplers.hf import HFSampler
-
     greedy = sample.model_copy(update={"temperature": 0.0})
-    yield HFSampler(policy.model, policy.tokenizer, greedy, stop), 1, ""
+    yield sampler_of(policy, greedy, stop, engine), 1, ""
     if sample.temperature > 0:
-        sampler = HFSampler(policy.model, policy.tokenizer, sample, stop)
-        yield sampler, sample.answers, "_sampled"
+        yield sampler_of(policy, sample, stop, engine), sample.answers, "_sampled"
 
 
 def _judge(

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ftkit.core.errors import RunError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ftkit.model.reader import Reader
     from ftkit.objectives import Objective
     from ftkit.samplers.config import SampleConfig
+    from ftkit.samplers.vllm.base import Engine
     from ftkit.verifiers.base import Judge
 
 
@@ -80,6 +82,7 @@ def evaluate(
     judge: Judge | None = None,
     stop: Sequence[int] = (),
     seed: int = 0,
+    engine: Engine | None = None,
 ) -> Measures:
     """Measure the held-out rows: for the same weights always the same rows, draws and result.
 
@@ -93,6 +96,7 @@ def evaluate(
         judge: who judges answers; None = none are written.
         stop: ids of tokens that end an answer.
         seed: of the choice of rows and of the draws.
+        engine: the vLLM that writes answers; None = the embedded sampler.
 
     Raises:
         RunError: if scores of answers that are compared are not finite, naming rows (LAWS L6).
@@ -100,11 +104,7 @@ def evaluate(
     chosen = choose(len(dataset), limit, seed)
     groups = [dataset[i] for i in chosen]
     ranker = ranker or objective or Score("log_likelihood")
-    sampled = objective is not None and objective.kind == "rollouts"
-    if sampled and any(is_asked_only(group) for group in groups):
-        scored = [Scored(0, None, (), None) for _ in groups]
-    else:
-        scored = score_rows(policy, groups, ranker, objective)
+    scored = _scored(policy, groups, ranker, objective)
     rows = [_row(*each) for each in zip(groups, scored, strict=True)]
     require_numbers(rows, [all(map(math.isfinite, one.scores)) for one in scored], "scores")
     figures = _figures(groups, scored, objective)
@@ -115,9 +115,8 @@ def evaluate(
     answered = None
     if judge is not None:
         assert isinstance(policy, Policy)  # no recipe has both a verifier and a reward model
-        answered = answer(
-            policy, groups, judge=judge, sample=sample, stop=stop, keys=chosen, seed=seed
-        )
+        who = partial(answer, policy, judge=judge, sample=sample, stop=stop, engine=engine)
+        answered = who(groups, keys=chosen, seed=seed)
         figures |= answered.figures
         rows = [row | more for row, more in zip(rows, answered.rows, strict=True)]
     return Measures(
@@ -129,6 +128,16 @@ def evaluate(
         answered.samples if answered else [],
         ranking,
     )
+
+
+def _scored(
+    policy: Reader, groups: Sequence[Group], ranker: Ranker, objective: Objective | None
+) -> Sequence[Scored]:
+    """Return what the policy makes of given answers; nothing, where there are only prompts."""
+    sampled = objective is not None and objective.kind == "rollouts"
+    if sampled and any(is_asked_only(group) for group in groups):
+        return [Scored(0, None, (), None) for _ in groups]
+    return score_rows(policy, groups, ranker, objective)
 
 
 def is_asked_only(group: Group) -> bool:

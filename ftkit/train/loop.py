@@ -135,7 +135,7 @@ class Loop:
         if self.memory is not None and outcome.carry is not None:
             outcome.metrics.update(self.memory.remember(batch.ids, outcome.carry))
         told = self.optimizer.step(self.rate(step))
-        self.state.step = step
+        self.state.step = self.learner.policy.version = step
         self.state.tokens += outcome.tokens
         line = {"step": step, "loss": outcome.loss, "grad_norm": norm, **told}
         line |= {"tokens": outcome.tokens, "trained": outcome.trained, **outcome.metrics}
@@ -224,6 +224,7 @@ class Loop:
             self.source.load(saved.source)
         state = {key: value for key, value in saved.state.items() if key != "belongs"}
         self.state = State(step=saved.step, **state)
+        self.learner.policy.version = saved.step
         if self.state.best_measure != self.checkpoint.best:  # the recipe asks for another one now
             self.state.best_step = self.state.best_value = self.state.best_measure = None
         self.saved = saved.step

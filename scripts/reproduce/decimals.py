@@ -228,6 +228,7 @@ def watched(recipe_file: str, overrides: Sequence[str], file: Callable[[str], Pa
             data,
             policy,
             judge=None,
+            engine=None,
             journal=journal,
             display=display,
             interrupt=interrupt,

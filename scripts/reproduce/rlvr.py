@@ -68,7 +68,7 @@ METHODS: Mapping[str, Method] = {
 """What is compared."""
 RATES = (1e-4, 3e-4, 1e-3)
 """Tried for each method that has a learning rate."""
-DELTAS = (1e-3, 3e-3, 1e-2)
+DELTAS = (3e-3, 1e-2, 3e-2)
 """Tried for trpo, in their place."""
 
 

@@ -77,7 +77,7 @@ r.yaml:24:3 train.min_lr: a list of 1; write a number of at least 0 and at most 
 r.yaml:25:3 train.weight_decay:0.1: 'weight_decay:0.1' has no value; \
 write a space after the colon: weight_decay: 0.1
 r.yaml:26:9 sample: 5 is a number; \
-write a map of engine, temperature, top_k, top_p, max_tokens, answers, logged, system, or null
+write a map of engine, vllm, temperature, top_k, top_p, max_tokens, answers, logged, system, or null
 r.yaml:27:16 verify.name: 'exactly' is unknown; write one of exact, numeric, math, proof, \
 python, http, model, format, length; did you mean 'exact'?
 r.yaml:28:1: the key 'seed' is already at r.yaml:2:1; remove one

@@ -1,0 +1,53 @@
+"""What commands have in common: their arguments, and how they read a recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ftkit.recipe import Loaded
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a built-in recipe.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Values that take the place of the recipe's: train.lr=1e-4",
+        show_default=False,
+    ),
+]
+Target = Annotated[
+    str, typer.Argument(metavar="TARGET", help="A run's folder, a model's folder or a hub name.")
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on from the run's newest checkpoint, or start without one."),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Read recipe and data, say what would happen, stop.")
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+def loaded_from(
+    recipe: str,
+    overrides: list[str] | None,
+    *,
+    method: str = "",
+    files: bool = True,
+    pool: bool = True,
+) -> Loaded:
+    """Return a valid recipe: of this method, and with files that are there, if so wished."""
+    from ftkit.recipe import load_recipe, require_files, require_method
+
+    loaded = load_recipe(recipe, overrides or ())
+    if method:
+        require_method(loaded, method)
+    if files:
+        require_files(loaded, pool=pool)
+    return loaded

@@ -1,0 +1,155 @@
+"""vLLM in this process, on the device that the policy is on."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ftkit.core.errors import user_error
+from ftkit.samplers.vllm.base import parameters
+from ftkit.samplers.vllm.described import described
+from ftkit.samplers.vllm.worker import NAME
+from ftkit.samplers.written import Drawn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ftkit.model.policy import Policy
+    from ftkit.samplers.config import SampleConfig, VLLMConfig
+    from ftkit.samplers.vllm.base import Request
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # so that weights are handed over as they lie
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # threads are the trainer's too
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+}
+"""What vLLM reads from the environment, unless the user has said otherwise."""
+
+
+@dataclass
+class Inside:
+    """A vLLM in this process."""
+
+    llm: Any
+    """vLLM's ``LLM``."""
+    sleeps: bool
+    """Whether it can give its memory up."""
+    version: int | None = None
+    _asleep: bool = False
+
+    @classmethod
+    def start(cls, policy: Policy, config: VLLMConfig, longest: int) -> Inside:
+        """Start one for a policy, with no weights yet.
+
+        Args:
+            policy: whose architecture, precision and device it takes.
+            config: how.
+            longest: tokens of the longest prompt and answer together.
+
+        Raises:
+            UserError: if vLLM is not installed, or does not know the architecture.
+        """
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        on_gpu = policy.device.type == "cuda"
+        with tempfile.TemporaryDirectory() as folder, _left_alone():
+            LLM = _import()  # noqa: N806 (a class)
+            described(policy.model, Path(folder))
+            try:
+                llm = LLM(
+                    folder,
+                    skip_tokenizer_init=True,
+                    load_format="dummy",
+                    dtype=str(policy.model.dtype).removeprefix("torch."),
+                    max_model_len=longest,
+                    logprobs_mode="processed_logprobs",
+                    generation_config="vllm",
+                    enforce_eager=config.eager or not on_gpu,
+                    gpu_memory_utilization=config.memory,
+                    enable_sleep_mode=config.sleep and on_gpu,
+                    worker_extension_cls=NAME,
+                )
+            except ValueError as error:  # what its configuration refuses
+                remedy = "write another, or sample.engine: hf"
+                raise user_error("sample.vllm", f"vLLM refuses it: {error}", remedy) from error
+        return cls(llm, config.sleep and on_gpu)
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """Take weights (``Engine.load``)."""
+        self.llm.collective_rpc("take_weights", kwargs={"tensors": weights.items()})
+        self.llm.reset_prefix_cache()
+        self.version = version
+
+    def ask(
+        self, requests: Sequence[Request], config: SampleConfig, stop: Sequence[int]
+    ) -> list[list[Drawn]]:
+        """Return answers (``Engine.ask``)."""
+        from vllm import SamplingParams
+
+        found = self.llm.generate(
+            [{"prompt_token_ids": list(each.prompt)} for each in requests],
+            [SamplingParams(**parameters(each, config, stop)) for each in requests],
+            use_tqdm=False,
+        )
+        return [[_drawn(one) for one in each.outputs] for each in found]
+
+    def sleep(self) -> None:
+        """Leave the device to the trainer: weights go to the host, the cache is given up."""
+        if self.sleeps and not self._asleep:
+            self.llm.sleep(level=1)
+            self._asleep = True
+
+    def wake(self) -> None:
+        """Take the device's memory back."""
+        if self._asleep:
+            self.llm.wake_up()
+            self._asleep = False
+
+    def close(self) -> None:
+        """End it."""
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+        self.llm.llm_engine.engine_core.shutdown()
+        cleanup_dist_env_and_memory()
+
+
+def _drawn(output: Any) -> Drawn:
+    tokens = list(output.token_ids)
+    told = zip(output.logprobs, tokens, strict=True)
+    return Drawn(tokens, [of_place[token].logprob for of_place, token in told])
+
+
+def _import() -> Any:
+    try:
+        from vllm import LLM
+    except ImportError as error:
+        raise user_error(
+            "sample.engine",
+            f"vllm, and it cannot be imported ({error})",
+            "install it: pip install vllm, or without a GPU make setup-vllm; or write engine: hf",
+        ) from error
+    return LLM
+
+
+@contextmanager
+def _left_alone() -> Iterator[None]:
+    """Undo what vLLM changes for the whole process as it starts: random streams and threads."""
+    setter, states = torch.set_num_threads, (random.getstate(), np.random.get_state())
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_num_threads = setter
+    torch.set_num_threads(threads)

@@ -1,0 +1,110 @@
+"""``ftkit serve``: a vLLM server that takes its weights from training runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ftkit.core.errors import UserError, user_error
+from ftkit.model.skeleton import skeleton
+from ftkit.model.tokenizer import load_tokenizer
+from ftkit.samplers.vllm.described import described
+from ftkit.samplers.vllm.server import MODEL
+from ftkit.samplers.vllm.worker import NAME
+from ftkit.samplers.written import positions_of
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from ftkit.recipe import Loaded, Recipe
+
+ENVIRONMENT = {
+    "VLLM_SERVER_DEV_MODE": "1",  # without it, weights could not be handed over
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+def serve(loaded: Loaded, *, host: str, port: int, dry_run: bool, further: Sequence[str]) -> int:
+    """Run a server for the model of a recipe until it is stopped.
+
+    It starts without weights: the run that asks it hands its own over first.
+
+    Args:
+        loaded: the recipe.
+        host: the address to listen on.
+        port: the port.
+        dry_run: only say what would be run.
+        further: options for vLLM itself.
+
+    Returns:
+        vLLM's exit status.
+
+    Raises:
+        UserError: if vLLM is not installed, or the model cannot be described.
+    """
+    recipe = loaded.recipe
+    if recipe.sample is None:
+        raise UserError(loaded.fault("sample", "missing", "write how answers are sampled"))
+    if not dry_run and importlib.util.find_spec("vllm") is None:
+        remedy = "install it: pip install vllm, or without a GPU make setup-vllm"
+        raise user_error("ftkit serve", "vllm is not installed here", remedy)
+    model = skeleton(recipe.model, load_tokenizer(recipe.model))
+    with tempfile.TemporaryDirectory() as folder:
+        described(model, Path(folder))
+        longest = min(_longest(recipe), positions_of(model) or sys.maxsize)
+        said = [*_command(recipe, folder, longest), "--host", host, "--port", str(port), *further]
+        environment = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
+        typer.echo(f"{environment} {shlex.join(said)}", err=not dry_run)
+        return 0 if dry_run else _run(said)
+
+
+def _longest(recipe: Recipe) -> int:
+    """Return a bound of prompt and answer together, system prompts included, in tokens."""
+    assert recipe.sample is not None
+    texts = [one if isinstance(one, str) else one.text for one in recipe.sample.system]
+    system = max((len(text.encode()) for text in texts), default=0)  # a token has a byte or more
+    return recipe.data.max_length + recipe.sample.max_tokens + system
+
+
+def _command(recipe: Recipe, folder: str, longest: int) -> list[str]:
+    import torch
+
+    eager = [] if torch.cuda.is_available() else ["--enforce-eager"]
+    return [
+        sys.executable,
+        *("-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", folder),
+        *("--served-model-name", MODEL),
+        *("--load-format", "dummy"),
+        *("--dtype", recipe.model.dtype),
+        *("--max-model-len", str(longest)),
+        *("--logprobs-mode", "processed_logprobs"),
+        *("--generation-config", "vllm"),
+        *("--worker-extension-cls", NAME),
+        "--tokens-only",
+        "--skip-tokenizer-init",
+        *eager,
+    ]
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run vLLM in a group of processes of its own, all of which end with this one."""
+    with subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, start_new_session=True) as on:
+
+        def stop(number: int, _: FrameType | None) -> None:
+            os.killpg(on.pid, number)
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, stop)
+        status = on.wait()
+    return status if status >= 0 else 128 - status
