@@ -73,7 +73,7 @@ setup-vllm: ## make .venv-vllm with ftkit and vLLM in it, for sample.engine: vll
 	@scripts/setup_vllm.sh
 
 test-vllm: setup-vllm ## tests with the real vLLM, in this process and as a server (minutes)
-	@OMP_NUM_THREADS=1 .venv-vllm/bin/pytest -m vllm tests/samplers
+	@OMP_NUM_THREADS=1 .venv-vllm/bin/pytest -m vllm tests/end_to_end
 
 tests: $(READY) ## run the tests and the doctests, in two processes of one thread each
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2

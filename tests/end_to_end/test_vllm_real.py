@@ -40,6 +40,7 @@ SIZES = {
     "num_key_value_heads": 2,
     "intermediate_size": 192,
     "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
 }
 LINES = 8
 
@@ -51,7 +52,7 @@ def policy(files):
     found = load_policy(config, load_tokenizer(config), micro_tokens=4096, seed=0)
     with torch.no_grad():
         for weight in found.model.parameters():
-            weight.mul_(4)
+            weight.mul_(3)
     return found
 
 
@@ -106,6 +107,16 @@ def agrees(policy, engine, prompts, temperature):
     assert [a[0].tokens for a in one] == [a[0].tokens for a in other]
 
 
+def test_what_a_plain_reload_leaves_behind_is_noticed_and_put_right(policy, engine, prompts):
+    """On CPUs a head that is tied to embeddings goes on multiplying by a packed copy of them."""
+    assert engine.version is None  # the first test: after it vLLM has no such copies
+    weights = present_weights(policy)
+    engine.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights.items()})
+    with pytest.raises(RunError, match="does not have the policy's weights"):
+        VLLMSampler(engine, policy, SampleConfig(), (0,))._compare()
+    agrees(policy, engine, prompts, 1.0)
+
+
 @pytest.mark.parametrize("temperature", [0.6, 1.0])
 def test_weights_arrive_time_and_again(policy, engine, prompts, temperature):
     first = {name: value.clone() for name, value in policy.model.state_dict().items()}
@@ -118,25 +129,6 @@ def test_weights_arrive_time_and_again(policy, engine, prompts, temperature):
             change(policy, turn)
 
 
-def test_weights_that_are_reloaded_the_plain_way_are_noticed(policy, engine, prompts):
-    agrees(policy, engine, prompts, 1.0)
-    sampler = VLLMSampler(engine, policy, SampleConfig(), (0,))
-    change(policy, 7)
-    weights = present_weights(policy)
-    engine.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights.items()})
-    # a linear layer of vLLM's CPU workers multiplies by a packed copy until it is told otherwise
-    packed = [
-        module
-        for module in engine.llm.llm_engine.model_executor.driver_worker.worker.get_model().modules()
-        if hasattr(module, "cpu_linear")
-    ]
-    assert packed
-    with pytest.raises(RunError, match="does not have the policy's weights"):
-        sampler._compare()
-    engine.version = None
-    agrees(policy, engine, prompts, 1.0)
-
-
 def test_adapters_are_handed_over_with_the_rest(policy, engine, prompts, tmp_path):
     policy.model.save_pretrained(tmp_path)
     policy.tokenizer.save_pretrained(tmp_path)
@@ -145,7 +137,7 @@ def test_adapters_are_handed_over_with_the_rest(policy, engine, prompts, tmp_pat
     torch.manual_seed(3)
     for name, weight in adapted.model.named_parameters():
         if "lora_" in name:
-            weight.data.normal_(std=0.1)
+            weight.data.normal_(std=0.03)
     adapted.version = 100
     agrees(adapted, engine, prompts, 1.0)
 
@@ -170,7 +162,7 @@ def online(recipe, files):
             method={"name": "grpo"},
             train={"prompts": 4, "steps": 6, "updates": 2, "lr": 1e-3},
             sample=sample,
-            verify={"name": "length", "target": 2, "tolerance": 1, "longest": 4},
+            verify={"name": "exact"},
         )
 
     return make
