@@ -11,6 +11,7 @@ import numpy as np
 
 from ftkit.core.advantages import mixed
 from ftkit.core.batch import collate
+from ftkit.core.errors import RunError
 from ftkit.core.group import Group
 from ftkit.core.source import Source
 from ftkit.samplers.base import awake
@@ -99,8 +100,13 @@ class Rollouts(Source):
 
     def _roll(self, number: int, step: int) -> None:
         start = time.perf_counter()
-        with awake(self.asking.sampler):
-            found, fresh = self._found(self.prompts * self.updates)
+        before = self.asked
+        try:
+            with awake(self.asking.sampler):
+                found, fresh = self._found(self.prompts * self.updates)
+        except RunError:
+            self.asked = before  # a run that goes on asks them again
+            raise
         self.rollout = number
         self.held, told = self.asking.prepared(found)
         told |= self.asking.report(fresh)

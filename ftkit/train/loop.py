@@ -124,7 +124,7 @@ class Loop:
     def _step(self) -> None:
         start = time.perf_counter()
         step = self.state.step + 1
-        groups = self.source.groups(step)
+        groups = self._groups(step)
         self.journal.append("samples.jsonl", self.source.samples())
         batch = self._batch(groups)
         self.optimizer.zero_grad()
@@ -146,6 +146,15 @@ class Loop:
         self.journal.step(line)
         self.display.step(line)
         self._advise(outcome.metrics)
+
+    def _groups(self, step: int) -> Sequence[Group]:
+        """Return the groups of a step; what fails here, such as a verifier, costs no steps."""
+        try:
+            return self.source.groups(step)
+        except RunError:
+            if self.state.step:
+                self._save()
+            raise
 
     def _batch(self, groups: Sequence[Group]) -> Batch:
         """Put groups together with what the objective reads of them."""

@@ -63,7 +63,7 @@ METHODS: Mapping[str, Method] = {
         "disco", (*TRUST, *TWO, "method.score=likelihood_ratio", "method.tau=1.0")
     ),
     "ppo": Method("ppo"),
-    "trpo": Method("trpo", lr=None),
+    "trpo": Method("trpo", ("method.delta=0.01",), lr=None),
 }
 """What is compared."""
 RATES = (1e-4, 3e-4, 1e-3)
