@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import typer
@@ -131,7 +132,7 @@ def serve(
     KEY=VALUE are values of the recipe, all else are options of vLLM, such as
     --tensor-parallel-size 2. Runs name it as sample.vllm.server.
     """
-    overrides = [each for each in context.args if "=" in each and not each.startswith("-")]
+    overrides = [each for each in context.args if re.match(r"[a-z_0-9.]+=", each)]
     further = [each for each in context.args if each not in overrides]
     loaded = loaded_from(recipe, overrides, files=False)
     from ftkit.tasks.serve import serve as task

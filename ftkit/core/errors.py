@@ -58,6 +58,10 @@ class RunError(Exception):
     status = RUN_FAILED
 
 
+class ServiceError(RunError):
+    """What a run relies on failed, a server or a verifier; its own state is sound."""
+
+
 def disk_is_full(error: BaseException) -> bool:
     """Whether an error, of Python or of a library that writes files itself, means a full disk.
 

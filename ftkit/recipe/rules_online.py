@@ -17,6 +17,9 @@ GROUPED = ("grpo", "trpo", "disco")
 """Those that compare the answers to a prompt with each other."""
 
 
+LEAST = 0.01
+"""vLLM's lowest temperature."""
+
 OF_OPTIMIZERS = (
     "lr",
     "optimizer",
@@ -59,6 +62,14 @@ def _unread_of_vllm(said: Said) -> Iterator[tuple[str, str]]:
     else:
         for key in ("exchange", "wait"):
             yield f"sample.vllm.{key}", "vLLM runs in the trainer's process, without a server"
+
+
+def _faults_of_vllm(said: Said) -> Iterator[Fault]:
+    value = said.get("sample.temperature", 1.0)
+    too_low = isinstance(value, int | float) and 0 < value < LEAST
+    if too_low and said.get("sample.engine") == "vllm":
+        found = f"{value}, and vLLM samples at {LEAST} instead"
+        yield Fault("sample.temperature", found, f"write 0, which is greedy, or {LEAST} and more")
 
 
 class _Grpo:
@@ -119,6 +130,7 @@ def _unread_of_disco(said: Said) -> Iterator[tuple[str, str]]:
 def faults_online(said: Said) -> Iterator[Fault]:
     """Yield what an online method lacks, or cannot be exact with."""
     method = said.get("method.name")
+    yield from _faults_of_vllm(said)
     if method != "trpo" and not said.says("train.lr"):
         yield Fault("train.lr", "missing", "write a number above 0")
     if method not in ONLINE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,14 +21,14 @@ class SystemPrompt(Section):
 class VLLMConfig(Section):
     """How vLLM is run."""
 
-    server: str | list[str] | None = None
+    server: str | Annotated[list[str], Field(min_length=1)] | None = None
     """Where servers are that `ftkit serve` started, such as `http://node7:8000`; prompts are dealt
     among several. null = vLLM runs in the trainer's process."""
     exchange: str | None = None
     """A folder that the trainer and all servers see, for the weights of each rollout; null =
-    RUN/weights."""
+    beside the run's folder, as .NAME-weights."""
     wait: float = Field(300.0, ge=0)
-    """Seconds to wait for a server that does not answer, before the run stops."""
+    """Seconds to wait for a server that does not answer (yet), before the run stops."""
     memory: float = Field(0.4, gt=0, lt=1)
     """In the trainer's process: the share of the GPU's memory that vLLM takes for weights and
     cache."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,26 +35,31 @@ def open_engine(
     """
     if config.engine == "hf":
         return None
+    from ftkit.samplers.vllm.sampler import SHORTEST
+
     how = config.vllm or VLLMConfig()
+    longest = max(min(longest, positions_of(policy.model) or longest), SHORTEST)
     if how.server is None:
         from ftkit.samplers.vllm.inside import Inside
 
-        return Inside.start(policy, how, min(longest, positions_of(policy.model) or longest))
+        return Inside.start(policy, how, longest)
     from ftkit.samplers.vllm.server import Servers
 
     urls = [how.server] if isinstance(how.server, str) else how.server
-    folder = Path(how.exchange) if how.exchange else beside(run)
-    return Servers.join(urls, folder.absolute(), how.wait, world)
+    folder = (Path(how.exchange) if how.exchange else beside(run)).absolute()
+    if how.exchange is None and world.rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)  # of an end that left no time
+    return Servers.join(urls, folder, how.wait, world, longest)
 
 
-def beside(run: str) -> Path:
-    """Return where weights for servers are laid.
+def beside(run: str, what: str = "weights") -> Path:
+    """Return a folder for what servers read.
 
     >>> str(beside("runs/gsm8k"))
     'runs/.gsm8k-weights'
     """
     path = Path(run)
-    return path.with_name(f".{path.name}-weights")
+    return path.with_name(f".{path.name}-{what}")
 
 
 def sampler_of(

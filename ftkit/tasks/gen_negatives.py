@@ -66,6 +66,9 @@ def gen_negatives(
     if recipe.sample is None and source is None:
         remedy = "write how negatives are sampled: temperature, max_tokens, answers, system"
         raise UserError(loaded.fault("sample", "missing", remedy))
+    if shares > 1 and recipe.sample and recipe.sample.vllm and recipe.sample.vllm.server:
+        remedy = "give several servers to one process, or each share a recipe without servers"
+        raise user_error("--shard", "every share would give the same servers its weights", remedy)
     set_up_torch(recipe)
     tokenizer = load_tokenizer(recipe.model)
     asked = list(_asked(recipe, tokenizer, held_out is not None))

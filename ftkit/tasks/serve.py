@@ -8,9 +8,8 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import typer
@@ -18,7 +17,9 @@ import typer
 from ftkit.core.errors import UserError, user_error
 from ftkit.model.skeleton import skeleton
 from ftkit.model.tokenizer import load_tokenizer
+from ftkit.samplers.make import beside
 from ftkit.samplers.vllm.described import described
+from ftkit.samplers.vllm.sampler import SHORTEST
 from ftkit.samplers.vllm.server import MODEL
 from ftkit.samplers.vllm.worker import NAME
 from ftkit.samplers.written import positions_of
@@ -32,6 +33,10 @@ ENVIRONMENT = {
     "VLLM_SERVER_DEV_MODE": "1",  # without it, weights could not be handed over
     "VLLM_NO_USAGE_STATS": "1",
 }
+MARKS = 64
+"""Tokens that a chat template puts around a system prompt, at most."""
+AT_ONCE = 256
+"""Answers that a server writes at once, at least."""
 
 
 def serve(loaded: Loaded, *, host: str, port: int, dry_run: bool, further: Sequence[str]) -> int:
@@ -59,26 +64,28 @@ def serve(loaded: Loaded, *, host: str, port: int, dry_run: bool, further: Seque
         remedy = "install it: pip install vllm, or without a GPU make setup-vllm"
         raise user_error("ftkit serve", "vllm is not installed here", remedy)
     model = skeleton(recipe.model, load_tokenizer(recipe.model))
-    with tempfile.TemporaryDirectory() as folder:
-        described(model, Path(folder))
-        longest = min(_longest(recipe), positions_of(model) or sys.maxsize)
-        said = [*_command(recipe, folder, longest), "--host", host, "--port", str(port), *further]
-        environment = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
-        typer.echo(f"{environment} {shlex.join(said)}", err=not dry_run)
-        return 0 if dry_run else _run(said)
+    folder = beside(recipe.run, "server").absolute()
+    described(model, folder)
+    longest = max(min(_longest(recipe), positions_of(model) or sys.maxsize), SHORTEST)
+    said = [*_command(recipe, str(folder), longest), "--host", host, "--port", str(port), *further]
+    environment = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
+    typer.echo(f"{environment} {shlex.join(said)}", err=not dry_run)
+    return 0 if dry_run else _run(said)
 
 
 def _longest(recipe: Recipe) -> int:
-    """Return a bound of prompt and answer together, system prompts included, in tokens."""
+    """Return how long prompt and answer may be together, system prompts included, in tokens."""
     assert recipe.sample is not None
     texts = [one if isinstance(one, str) else one.text for one in recipe.sample.system]
     system = max((len(text.encode()) for text in texts), default=0)  # a token has a byte or more
-    return recipe.data.max_length + recipe.sample.max_tokens + system
+    template = MARKS if system else 0
+    return recipe.data.max_length + recipe.sample.max_tokens + system + template
 
 
 def _command(recipe: Recipe, folder: str, longest: int) -> list[str]:
     import torch
 
+    assert recipe.sample is not None
     eager = [] if torch.cuda.is_available() else ["--enforce-eager"]
     return [
         sys.executable,
@@ -91,6 +98,7 @@ def _command(recipe: Recipe, folder: str, longest: int) -> list[str]:
         *("--logprobs-mode", "processed_logprobs"),
         *("--generation-config", "vllm"),
         *("--worker-extension-cls", NAME),
+        *("--max-num-seqs", str(max(AT_ONCE, recipe.sample.answers))),
         "--tokens-only",
         "--skip-tokenizer-init",
         *eager,
@@ -98,13 +106,26 @@ def _command(recipe: Recipe, folder: str, longest: int) -> list[str]:
 
 
 def _run(command: Sequence[str]) -> int:
-    """Run vLLM in a group of processes of its own, all of which end with this one."""
-    with subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, start_new_session=True) as on:
+    """Run vLLM in a group of processes of its own, and end all of them at the end."""
+    on: subprocess.Popen[bytes] | None = None
+    stopped = 0
 
-        def stop(number: int, _: FrameType | None) -> None:
-            os.killpg(on.pid, number)
+    def stop(number: int, _: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = number
+        if on is not None:
+            _signal(on, number)
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, stop)
-        status = on.wait()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    on = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, start_new_session=True)
+    if stopped:
+        _signal(on, stopped)
+    status = on.wait()
+    _signal(on, signal.SIGKILL)  # what it left behind
     return status if status >= 0 else 128 - status
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ftkit.model.reader import Reader
     from ftkit.recipe import Recipe
     from ftkit.run_data import Data
+    from ftkit.samplers.vllm.base import Engine
 
 console = Console()
 
@@ -69,13 +70,17 @@ def train(loaded: Loaded, *, resume: bool, dry_run: bool) -> int:
         return 0
     folder.claim()
     policy = build_policy(recipe, data)  # a model that cannot be loaded leaves no run behind
-    folder.write_text("recipe.yaml", dump_yaml(loaded.resolved()))
-    folder.write_json("environment.json", environment())
-    folder.write_json("data.json", data.sets.to_json())
-    return _run(recipe, data, policy, folder)
+    engine = engine_of(recipe, policy)  # nor a server that does not answer
+    with closing(engine) if engine else nullcontext():
+        folder.write_text("recipe.yaml", dump_yaml(loaded.resolved()))
+        folder.write_json("environment.json", environment())
+        folder.write_json("data.json", data.sets.to_json())
+        return _run(recipe, data, policy, folder, engine)
 
 
-def _run(recipe: Recipe, data: Data, policy: Reader, folder: RunFolder) -> int:
+def _run(
+    recipe: Recipe, data: Data, policy: Reader, folder: RunFolder, engine: Engine | None
+) -> int:
     """Train the policy, and write how it ended, whichever way it did."""
     start = time.monotonic()
     with Interrupt() as interrupt, ExitStack() as stack:
@@ -87,8 +92,8 @@ def _run(recipe: Recipe, data: Data, policy: Reader, folder: RunFolder) -> int:
         stack.callback(display.close)
         if judge := judge_of(recipe, policy):
             stack.callback(judge.close)
-        if engine := engine_of(recipe, policy):
-            stack.callback(engine.close)
+        if engine is not None:
+            engine.heed(lambda: interrupt.signal is not None)
         loop = build_loop(
             recipe,
             data,

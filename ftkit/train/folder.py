@@ -27,9 +27,11 @@ FREE = (
     "train.micro_tokens",
     "train.threads",
     "train.until",
+    "sample.engine",
+    "sample.vllm",
 )
 """Keys of the recipe that may change when a run is resumed: but for rounding, none of them changes
-the numbers of a step."""
+the numbers of a step; with vLLM, answers are drawn from the same distribution by other streams."""
 
 
 class RunFolder:

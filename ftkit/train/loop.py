@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from ftkit.core.batch import collate
-from ftkit.core.errors import RunError
+from ftkit.core.errors import RunError, ServiceError
 from ftkit.train.checkpoint import Saved
 
 if TYPE_CHECKING:
@@ -98,7 +98,12 @@ class Loop:
         last step.
         """
         while (ended := self._ended()) is None:
-            self._step()
+            try:
+                self._step()
+            except ServiceError:
+                if self.interrupt.signal is None or self.saved != self.state.step:
+                    raise
+                return self.interrupt.signal.name  # what failed was the wait for it
             if self._due(self.eval.every) or self.state.step == self.steps:
                 self._evaluate()
             ended, stopped = self._ended(), self.interrupt.signal
@@ -183,7 +188,9 @@ class Loop:
         try:
             measured = self.evaluate()
         except RunError as error:
-            raise RunError(f"step {self.state.step}: {error}") from error
+            if isinstance(error, ServiceError):
+                self._save()
+            raise type(error)(f"step {self.state.step}: {error}") from error
         found = measured.to_json()
         self.state.measured, self.state.measured_at = found, self.state.step
         self.journal.evaluation({"step": self.state.step, **found})

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ftkit.core.errors import RunError
+from ftkit.core.errors import ServiceError
 from ftkit.verifiers.base import Item, Verdict
 from ftkit.verifiers.config import (
     ExactConfig,
@@ -150,13 +150,13 @@ class ErrorRate:
         """Count verdicts.
 
         Raises:
-            RunError: if more than ``most`` of at least ``fewest`` are errors.
+            ServiceError: if more than ``most`` of at least ``fewest`` are errors.
         """
         self.seen += len(verdicts)
         self.reasons.update(each.detail for each in verdicts if each.status == "error")
         if self.seen >= self.fewest and self.errors > self.most * self.seen:
             reason, times = self.reasons.most_common(1)[0]
-            raise RunError(
+            raise ServiceError(
                 f"{self.errors} of {self.seen} answers could not be judged, most often ({times} "
                 f"times) because: {reason}; correct `verify`, its limits (timeout, memory_mb) or "
                 "the truths of these rows, then go on with --resume"

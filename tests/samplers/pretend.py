@@ -30,6 +30,7 @@ class Pretend:
     def __init__(self, model, spoil=0.0):
         self.model, self.spoil = deepcopy(model), spoil
         self.version, self.calls, self.said, self.asleep = None, [], [], False
+        self.places = 1
         with torch.no_grad():
             for weight in self.model.parameters():
                 weight.normal_()
@@ -53,6 +54,9 @@ class Pretend:
         found = HFSampler(self.model, Words(), cut, stop).generate([request.prompt], **asked)[0]
         return [Drawn(list(one.tokens), list(one.logp)) for one in found]
 
+    def heed(self, stopped):
+        pass
+
     def sleep(self):
         self.calls.append("sleep")
         self.asleep = True
@@ -67,6 +71,8 @@ class Pretend:
 
 class PretendServer:
     """The part of a vLLM server that is used, on a port of this machine."""
+
+    reads = 64
 
     def __init__(self, model, port=0, dies_after=None):
         self.engine, self.tag, self.answered = Pretend(model), "default", 0
@@ -97,7 +103,7 @@ class PretendServer:
 
     def _get(self, handler):
         known = {"/health": None, "/weight_info": {"weight_version": self.tag}}
-        known["/v1/models"] = {"data": [{"id": MODEL}]}
+        known["/v1/models"] = {"data": [{"id": MODEL, "max_model_len": self.reads}]}
         if handler.path in known:
             _answer(handler, 200, known[handler.path])
         else:
@@ -107,15 +113,26 @@ class PretendServer:
         with self._lock:
             if handler.path == "/collective_rpc":
                 assert body["method"] == "take_weights"
-                self.engine.load(dict(_read(Path(body["kwargs"]["folder"]))), None)
-            elif handler.path == "/update_weight_version":
+                weights = dict(_read(Path(body["kwargs"]["folder"])))
+                if weights:
+                    self.engine.load(weights, None)
+                _answer(handler, 200, {"results": [{"taken": len(weights)}]})
+                return
+            if handler.path.startswith("/reset_prefix_cache"):
+                assert "reset_running_requests=true" in handler.path
+                _answer(handler, 200, {"success": True})
+                return
+            if handler.path == "/update_weight_version":
                 self.tag = body["new_version"]
             elif handler.path == "/inference/v1/generate":
                 if self.dies_after is not None and self.answered >= self.dies_after:
                     handler.connection.close()
                     return
                 self.answered += 1
-                _answer(handler, 200, {"choices": self._choices(body)})
+                try:
+                    _answer(handler, 200, {"choices": self._choices(body)})
+                except RefusedError as refused:
+                    _answer(handler, *refused.args)
                 return
         _answer(handler, 200, None)
 
@@ -134,6 +151,10 @@ class PretendServer:
             }
             for one in self.engine._answer(request, config, stop)
         ]
+
+
+class RefusedError(Exception):
+    """A request that the server will not do: status, text."""
 
 
 class _Asked:

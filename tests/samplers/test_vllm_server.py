@@ -6,13 +6,14 @@ import time
 import pytest
 import torch
 
-from ftkit.core.errors import RunError, UserError
+from ftkit.core.errors import RunError, ServiceError, UserError
 from ftkit.model.policy import Policy
 from ftkit.parallel.world import OneProcess
 from ftkit.samplers.config import SampleConfig
 from ftkit.samplers.vllm.sampler import VLLMSampler
 from ftkit.samplers.vllm.server import Servers
-from tests.samplers.pretend import Pretend, PretendServer, Words
+from tests.samplers import pretend
+from tests.samplers.pretend import Pretend, PretendServer, RefusedError, Words
 from tests.tiny import tiny_model
 
 STOP = 2
@@ -40,7 +41,7 @@ def start(policy):
 @pytest.fixture
 def join(policy, tmp_path):
     def join(*urls, wait=0.0):
-        engine = Servers.join(urls, tmp_path / "weights", wait, OneProcess())
+        engine = Servers.join(urls, tmp_path / "weights", wait, OneProcess(), 16)
         return VLLMSampler(engine, policy, SampleConfig(max_tokens=6), (STOP,))
 
     return join
@@ -139,10 +140,67 @@ def test_all_servers_that_are_of_no_use_are_named(start, join):
     assert "ftkit serve" in second.remedy
 
 
-def test_a_refusal_is_told_and_not_repeated(start, join):
+def test_a_dropped_connection_is_a_server_that_does_not_answer(start, join):
     server = start()
     sampler = join(server.url)
     sampler.sync()
     server._choices = lambda _: 1 / 0  # the connection ends without an answer
-    with pytest.raises(RunError, match="does not answer"):
+    with pytest.raises(ServiceError, match="does not answer"):
         sampler.generate(PROMPTS, answers=2, seed=0)
+
+
+def test_a_refusal_is_told_and_not_repeated(start, join):
+    server = start()
+    sampler = join(server.url, wait=60.0)
+    sampler.sync()
+    asked = []
+
+    def refuse(body):
+        asked.append(body)
+        raise RefusedError(400, "too long")
+
+    server._choices = refuse
+    with pytest.raises(ServiceError, match=r"400.*too long"):
+        sampler.generate(PROMPTS[:1], answers=2, seed=0)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("second", [0.01, -1.0])
+def test_every_server_is_probed(policy, start, join, second):
+    one, other = start(), start()
+    other.engine.spoil = second
+    with pytest.raises(RunError, match="does not have the policy's weights"):
+        join(one.url, other.url).sync()
+
+
+def test_a_server_that_does_not_see_the_folder_is_told(policy, start, join, monkeypatch):
+    server = start()
+    monkeypatch.setattr(pretend, "_read", lambda _: ())
+    with pytest.raises(ServiceError, match=r"found 0 of \d+ weights.*exchange"):
+        join(server.url).sync()
+
+
+def test_a_server_that_comes_late_is_waited_for(policy, start, join):
+    first = start()
+    first.stop()
+    timer = threading.Timer(0.5, lambda: start(port=first.port))
+    timer.start()
+    join(first.url, wait=30.0).sync()
+    timer.join()
+
+
+def test_a_server_for_shorter_answers_is_refused(start, join):
+    server = start()
+    server.reads = 15
+    with pytest.raises(UserError, match=r"reads 15 tokens.*up to 16"):
+        join(server.url)
+
+
+def test_a_run_that_shall_stop_does_not_wait(start, join):
+    server = start()
+    sampler = join(server.url, wait=300.0)
+    sampler.sync()
+    server.stop()
+    sampler.engine.heed(lambda: True)
+    with pytest.raises(ServiceError, match="does not answer"):
+        sampler.generate(PROMPTS, answers=1, seed=0)

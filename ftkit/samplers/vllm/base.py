@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,6 +29,13 @@ class Engine(Protocol):
 
     version: int | None
     """Of the weights that it has: how many updates the policy had had; None = they are nobody's."""
+
+    @property
+    def places(self) -> int:
+        """Of how many servers or processes each has weights of its own."""
+
+    def heed(self, stopped: Callable[[], bool]) -> None:
+        """Give up waiting for anything as soon as this says that the run shall stop."""
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Take weights, by the names of a checkpoint.

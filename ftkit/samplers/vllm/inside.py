@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ftkit.core.errors import user_error
+from ftkit.core.errors import ServiceError, user_error
 from ftkit.samplers.vllm.base import parameters
 from ftkit.samplers.vllm.described import described
 from ftkit.samplers.vllm.worker import NAME
@@ -46,6 +46,7 @@ class Inside:
     sleeps: bool
     """Whether it can give its memory up."""
     version: int | None = None
+    places: int = 1
     _asleep: bool = False
 
     @classmethod
@@ -80,15 +81,20 @@ class Inside:
                     enable_sleep_mode=config.sleep and on_gpu,
                     worker_extension_cls=NAME,
                 )
-            except ValueError as error:  # what its configuration refuses
-                remedy = "write another, or sample.engine: hf"
-                raise user_error("sample.vllm", f"vLLM refuses it: {error}", remedy) from error
-        return cls(llm, config.sleep and on_gpu)
+            except Exception as error:  # whatever vLLM raises
+                remedy = "mend sample.vllm, or write sample.engine: hf and vllm: null"
+                raise user_error(
+                    "sample.engine", f"vllm does not start: {error}", remedy
+                ) from error
+        engine = cls(llm, config.sleep and on_gpu)
+        engine.sleep()
+        return engine
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Take weights (``Engine.load``)."""
-        self.llm.collective_rpc("take_weights", kwargs={"tensors": weights.items()})
-        self.llm.reset_prefix_cache()
+        with _told():
+            self.llm.collective_rpc("take_weights", kwargs={"tensors": weights.items()})
+            self.llm.reset_prefix_cache()
         self.version = version
 
     def ask(
@@ -97,12 +103,16 @@ class Inside:
         """Return answers (``Engine.ask``)."""
         from vllm import SamplingParams
 
-        found = self.llm.generate(
-            [{"prompt_token_ids": list(each.prompt)} for each in requests],
-            [SamplingParams(**parameters(each, config, stop)) for each in requests],
-            use_tqdm=False,
-        )
+        with _told():
+            found = self.llm.generate(
+                [{"prompt_token_ids": list(each.prompt)} for each in requests],
+                [SamplingParams(**parameters(each, config, stop)) for each in requests],
+                use_tqdm=False,
+            )
         return [[_drawn(one) for one in each.outputs] for each in found]
+
+    def heed(self, stopped: Callable[[], bool]) -> None:
+        """Do nothing: it waits for nobody."""
 
     def sleep(self) -> None:
         """Leave the device to the trainer: weights go to the host, the cache is given up."""
@@ -124,6 +134,15 @@ class Inside:
         cleanup_dist_env_and_memory()
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn whatever vLLM raises into an error of the run."""
+    try:
+        yield
+    except Exception as error:
+        raise ServiceError(f"vLLM failed: {type(error).__name__}: {error}") from error
+
+
 def _drawn(output: Any) -> Drawn:
     tokens = list(output.token_ids)
     told = zip(output.logprobs, tokens, strict=True)
@@ -137,19 +156,22 @@ def _import() -> Any:
         raise user_error(
             "sample.engine",
             f"vllm, and it cannot be imported ({error})",
-            "install it: pip install vllm, or without a GPU make setup-vllm; or write engine: hf",
+            "install it: pip install vllm, or without a GPU make setup-vllm; or write engine: hf "
+            "and vllm: null",
         ) from error
     return LLM
 
 
 @contextmanager
 def _left_alone() -> Iterator[None]:
-    """Undo what vLLM changes for the whole process as it starts: random streams and threads."""
+    """Undo what vLLM changes for the whole process: random streams, threads, precision."""
+    matmul = torch.get_float32_matmul_precision()
     setter, states = torch.set_num_threads, (random.getstate(), np.random.get_state())
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         yield
     random.setstate(states[0])
     np.random.set_state(states[1])
+    torch.set_float32_matmul_precision(matmul)
     torch.set_num_threads = setter
     torch.set_num_threads(threads)

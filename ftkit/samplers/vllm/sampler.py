@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
 PROBE = SampleConfig(temperature=1.0, max_tokens=8)
 """How the probe after each change of weights is sampled."""
+PROBED = 8
+"""Tokens of the prompt that it answers."""
 PROBES = 4
-"""Answers to it."""
+"""Answers to it, of each server."""
+SHORTEST = PROBED + PROBE.max_tokens
+"""What vLLM must be able to read."""
 TOLERANCE = {torch.float32: 1e-3}
 """Nats a token by which sampler and trainer may differ on the probe, by precision."""
 ROUGH = 0.1
@@ -121,9 +125,10 @@ class VLLMSampler(Sampler):
             RunError: if they differ by more than rounding.
         """
         rows = self.policy.model.get_input_embeddings().weight.shape[0]
-        prompt = tuple(7919 * i % rows for i in range(1, 9))  # any tokens will do
+        prompt = tuple(7919 * i % rows for i in range(1, PROBED + 1))  # any tokens will do
         room = room_of(self.policy.model, [prompt], PROBE.max_tokens)
-        drawn = self.engine.ask([Request(prompt, PROBES, 0, room[0])], PROBE, ())[0]
+        probes = [Request(prompt, PROBES, i, room[0]) for i in range(self.engine.places)]
+        drawn = [one for row in self.engine.ask(probes, PROBE, ()) for one in row]
         group = Group("probe", prompt, tuple(Answer(tuple(one.tokens)) for one in drawn))
         with self.policy.at(PROBE.temperature):
             own = self.policy.without_graph(collate([group]))[0].cpu()
@@ -136,8 +141,8 @@ class VLLMSampler(Sampler):
             raise RunError(
                 f"after new weights were handed to vLLM, its log-probabilities differ from the "
                 f"policy's by {gap:.3g} nats a token, more than {allowed:g}: it does not have the "
-                "policy's weights, or computes otherwise; write sample.engine: hf, or a larger "
-                "sample.vllm.tolerance if this is rounding"
+                "policy's weights, or computes otherwise; write sample.engine: hf and vllm: null, "
+                "or a larger sample.vllm.tolerance if this is rounding"
             )
 
 

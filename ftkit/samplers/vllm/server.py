@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import logging
 import shutil
-import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftkit.core.errors import Fault, RunError, UserError
+from ftkit.core.errors import Fault, RunError, ServiceError, UserError
 from ftkit.samplers.vllm.base import parameters
+from ftkit.samplers.vllm.http import LATE, SOON, LostError, Patience, get, is_up, post
 from ftkit.samplers.vllm.weights import write_weights
 from ftkit.samplers.written import Drawn
 
@@ -31,20 +26,15 @@ if TYPE_CHECKING:
 
 MODEL = "policy"
 """What servers call it."""
+NOBODYS = "nobody's"
+"""The version of weights that are just being replaced."""
+START = "start it: ftkit serve RECIPE --host HOST"
 AT_ONCE = 256
-"""Requests under way at a time."""
-LATE = 3600.0
-"""Seconds after which an answer is not waited for any longer."""
-SOON = 10.0
-"""The same for questions that are answered at once."""
-PAUSE = 1.0
-"""Seconds between looks at a server that is gone."""
-
-log = logging.getLogger("ftkit")
+"""Requests under way at a time, for each server."""
 
 
-class _LostError(Exception):
-    """A server gave no answer, or one by other weights: it may come back."""
+def _never() -> bool:
+    return False
 
 
 @dataclass
@@ -59,39 +49,74 @@ class Servers:
     world: World
     """The ranks that ask; the first one hands weights over."""
     version: int | None = None
+    _stopped: Callable[[], bool] = field(default=_never)
     _run: str = ""
     """Names this run, so that no other run's weights are taken for its own."""
     _folder: Path | None = None
     """Where the newest weights are."""
+    _expected: int = 0
+    """How many of them there are."""
 
     @classmethod
-    def join(cls, urls: Sequence[str], exchange: Path, wait: float, world: World) -> Servers:
-        """Find the servers.
+    def join(
+        cls, urls: Sequence[str], exchange: Path, wait: float, world: World, longest: int
+    ) -> Servers:
+        """Find the servers, or wait for them.
+
+        Args:
+            urls: where they are.
+            exchange: a folder that they see, too.
+            wait: seconds to wait for one that does not answer yet.
+            world: the ranks that ask.
+            longest: tokens of the longest prompt and answer together.
 
         Raises:
-            UserError: if one does not answer, or was not started by ``ftkit serve``.
+            UserError: if one does not answer, or was not started by ``ftkit serve`` for this.
         """
-        faults = [fault for url in urls if (fault := _fault_of(url))]
-        if faults:
-            raise UserError(faults)
+        urls = [url.rstrip("/") for url in urls]
+        patience = Patience(urls, wait, _never)
+        while True:
+            found = [_fault_of(url, longest) for url in urls]
+            lost = [each for each in found if isinstance(each, LostError)]
+            if not any(found):
+                break
+            faults = [
+                Fault(f"sample.vllm.server {url}", str(each), START)
+                if isinstance(each, LostError)
+                else each
+                for url, each in zip(urls, found, strict=True)
+                if each is not None
+            ]
+            if len(lost) < len(faults):  # waiting would not mend the others
+                raise UserError(faults)
+            try:
+                patience.wait_out(lost[0])
+            except ServiceError as error:
+                raise UserError(faults) from error
         run = world.gather([uuid.uuid4().hex[:12]])[0]
-        return cls([url.rstrip("/") for url in urls], exchange, wait, world, _run=run)
+        return cls(urls, exchange, wait, world, _run=run)
+
+    @property
+    def places(self) -> int:
+        """How many there are that have weights of their own."""
+        return len(self.urls)
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Take weights (``Engine.load``)."""
         before, self.version = self._folder, version
         self._folder = self.exchange / f"{self._run}-{version}"
+        self._expected = len(weights)
         if self.world.rank == 0:
             write_weights(weights, self._folder)
-            patience = _Patience(self.urls, self.wait)
+            if before is not None:
+                shutil.rmtree(before, ignore_errors=True)
+            patience = self._patience()
             while True:
                 try:
                     self._of_all(self._hand_over)
                     break
-                except _LostError as error:
+                except LostError as error:
                     patience.wait_out(error)
-            if before is not None:
-                shutil.rmtree(before, ignore_errors=True)
         self.world.gather([0])  # nobody asks before all servers have them
 
     def ask(
@@ -99,15 +124,19 @@ class Servers:
     ) -> list[list[Drawn]]:
         """Return answers (``Engine.ask``); a server that comes back is given the weights again."""
         found: dict[int, list[Drawn]] = {}
-        patience = _Patience(self.urls, self.wait)
+        patience = self._patience()
         while left := [i for i in range(len(requests)) if i not in found]:
             try:
                 self._round(requests, left, found, config, stop)
-            except _LostError as error:
+            except LostError as error:
                 patience.wait_out(error, progress=len(found))
-                with suppress(_LostError):  # it will show in the next round
+                with suppress(LostError):  # it will show in the next round
                     self._of_all(self._hand_over_again)
         return [found[i] for i in range(len(requests))]
+
+    def heed(self, stopped: Callable[[], bool]) -> None:
+        """Give up waiting for servers as soon as this says that the run shall stop."""
+        self._stopped = stopped
 
     def sleep(self) -> None:
         """Do nothing: servers have devices of their own."""
@@ -117,8 +146,9 @@ class Servers:
 
     def close(self) -> None:
         """Remove the weights that were handed over; the servers go on."""
-        if self.world.rank == 0 and self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self.world.rank == 0:
+            for folder in self.exchange.glob(f"{self._run}-*"):
+                shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # others may have theirs there
                 self.exchange.rmdir()
 
@@ -133,7 +163,7 @@ class Servers:
         """Send requests, and keep what is answered by the right weights."""
         tag, lost = self._tag(), []
 
-        def send(i: int) -> tuple[int, list[Drawn] | _LostError]:
+        def send(i: int) -> tuple[int, list[Drawn] | LostError]:
             said = {
                 "model": MODEL,
                 "token_ids": list(requests[i].prompt),
@@ -141,13 +171,13 @@ class Servers:
             }
             try:
                 url = self.urls[i % len(self.urls)]
-                return i, _read(_post(url, "/inference/v1/generate", said, LATE), tag, url)
-            except _LostError as error:
+                return i, _read(post(url, "/inference/v1/generate", said, LATE), tag, url)
+            except LostError as error:
                 return i, error
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(AT_ONCE * len(self.urls)) as pool:
             for i, answer in pool.map(send, left):
-                if isinstance(answer, _LostError):
+                if isinstance(answer, LostError):
                     lost.append(answer)
                 else:
                     found[i] = answer
@@ -157,98 +187,59 @@ class Servers:
     def _tag(self) -> str:
         return f"{self._run}/{self.version}"
 
+    def _patience(self) -> Patience:
+        return Patience(self.urls, self.wait, self._stopped)
+
     def _of_all(self, action: Callable[[str], None]) -> None:
         with ThreadPoolExecutor(len(self.urls)) as pool:
             list(pool.map(action, self.urls))
 
     def _hand_over(self, url: str) -> None:
+        # The label goes first and comes last: no token of the time between can be taken for ours.
+        post(url, "/update_weight_version", {"new_version": NOBODYS}, SOON)
         call = {"method": "take_weights", "kwargs": {"folder": str(self._folder)}}
-        _post(url, "/collective_rpc", call, LATE)
-        _post(url, "/reset_prefix_cache", {}, SOON)
-        _post(url, "/update_weight_version", {"new_version": self._tag()}, SOON)
+        try:
+            told = post(url, "/collective_rpc", call, LATE)
+        except LostError as error:
+            if not is_up(url):
+                raise
+            raise ServiceError(f"weights could not be handed over: {error}") from error
+        took = {each["taken"] for each in told["results"]}
+        if took != {self._expected}:
+            raise LostError(  # a network's file system may show them later
+                f"the server at {url} found {max(took)} of {self._expected} weights in "
+                f"{self._folder}: sample.vllm.exchange must be a folder that it sees, too"
+            )
+        reset = "/reset_prefix_cache?reset_running_requests=true"
+        if not (post(url, reset, {}, SOON) or {}).get("success"):
+            raise LostError(f"the server at {url} does not forget what older weights cached")
+        post(url, "/update_weight_version", {"new_version": self._tag()}, SOON)
 
     def _hand_over_again(self, url: str) -> None:
-        if _get(url, "/weight_info")["weight_version"] != self._tag():
+        if get(url, "/weight_info")["weight_version"] != self._tag():
             self._hand_over(url)
 
 
-class _Patience:
-    """How long a run waits for its servers, from the last answer that it got."""
-
-    def __init__(self, urls: Sequence[str], seconds: float) -> None:
-        self._urls, self._seconds = urls, seconds
-        self._progress = -1
-        self._deadline = 0.0
-
-    def wait_out(self, error: _LostError, progress: int = 0) -> None:
-        """Wait until all servers answer.
-
-        Args:
-            error: what happened.
-            progress: grows with what was achieved; if it has, the time begins anew.
-
-        Raises:
-            RunError: if the time is over.
-        """
-        if progress > self._progress:
-            self._progress, self._deadline = progress, time.monotonic() + self._seconds
-            log.warning("%s; waiting up to %.0f s for it", error, self._seconds)
-        while time.monotonic() < self._deadline:
-            time.sleep(min(PAUSE, self._seconds))
-            if all(_is_up(url) for url in self._urls):
-                return
-        raise RunError(
-            f"{error}. Start it again by `ftkit serve`, then go on with --resume from the newest "
-            "checkpoint; sample.vllm.wait says how long a run waits for a server"
-        )
-
-
-def _fault_of(url: str) -> Fault | None:
-    """Say why a server is of no use; None if it is."""
-    place, remedy = f"sample.vllm.server {url}", "start it: ftkit serve RECIPE --host HOST"
-    if not url.startswith(("http://", "https://")):
+def _fault_of(url: str, longest: int) -> Fault | LostError | None:
+    """Say why a server is of no use, or that it does not answer; None if all is well."""
+    place = f"sample.vllm.server {url}"
+    if not url.startswith("http://"):
         return Fault(place, "no address of a server", "write one such as http://node7:8000")
     try:
-        _get(url.rstrip("/"), "/weight_info")
-        named = [each["id"] for each in _get(url.rstrip("/"), "/v1/models")["data"]]
-    except (_LostError, RunError, KeyError, TypeError) as error:
-        return Fault(place, str(error), remedy)
-    return None if named == [MODEL] else Fault(place, f"it serves {', '.join(named)}", remedy)
-
-
-def _is_up(url: str) -> bool:
-    try:
-        _send(urllib.request.Request(f"{url}/health"), SOON)
-    except (_LostError, RunError):
-        return False
-    return True
-
-
-def _get(url: str, path: str) -> Any:
-    return json.loads(_send(urllib.request.Request(url + path), SOON))
-
-
-def _post(url: str, path: str, body: object, timeout: float) -> Any:
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(url + path, json.dumps(body).encode(), headers, method="POST")
-    text = _send(request, timeout)
-    return json.loads(text) if text.strip() else None
-
-
-def _send(request: urllib.request.Request, timeout: float) -> bytes:
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            body: bytes = response.read()
-            return body
-    except urllib.error.HTTPError as error:
-        said = error.read(500).decode(errors="replace")
-        text = f"the server at {request.host} answers {error.code} {error.reason}: {said}"
-        # an engine that died leaves its server answering for a moment
-        refused = error.code < http.client.INTERNAL_SERVER_ERROR
-        raise (RunError if refused else _LostError)(text) from error
-    except (OSError, http.client.HTTPException) as error:  # refused, reset, late, cut off
-        reason = getattr(error, "reason", None) or error
-        raise _LostError(f"the server at {request.host} does not answer ({reason})") from error
+        get(url, "/weight_info")
+        served = get(url, "/v1/models")["data"]
+        names = [each["id"] for each in served]
+        reads = min(each["max_model_len"] for each in served)
+    except LostError as error:
+        return error
+    except (RunError, KeyError, TypeError, ValueError) as error:
+        return Fault(place, str(error), START)
+    if names != [MODEL]:
+        return Fault(place, f"it serves {', '.join(names)}", START)
+    if reads < longest:
+        found = f"it reads {reads} tokens, and prompt and answer have up to {longest}"
+        return Fault(place, found, "start it by ftkit serve with this recipe")
+    return None
 
 
 def _read(response: Any, tag: str, url: str) -> list[Drawn]:
@@ -256,12 +247,12 @@ def _read(response: Any, tag: str, url: str) -> list[Drawn]:
     drawn = []
     for choice in response["choices"]:
         if choice["finish_reason"] not in {"stop", "length"}:
-            raise _LostError(f"the server at {url} ended an answer by '{choice['finish_reason']}'")
+            raise LostError(f"the server at {url} ended an answer by '{choice['finish_reason']}'")
         versions = {span["version"] for span in choice["weight_versions"]}
         if versions != {tag}:
-            raise _LostError(
-                f"the server at {url} answered by other weights: it was started anew, or "
-                "another run uses it"
+            raise LostError(
+                f"the server at {url} answered by other weights: it was started anew, or another "
+                "run uses it"
             )
         told = choice["logprobs"]["content"]
         drawn.append(Drawn(choice["token_ids"], [each["logprob"] for each in told]))

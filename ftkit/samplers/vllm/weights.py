@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers.core_model_loading import revert_weight_conversion
 
-from ftkit.core.errors import RunError
+from ftkit.core.errors import RunError, user_error
 from ftkit.model.reader import bare
 
 if TYPE_CHECKING:
@@ -50,6 +50,15 @@ def _once(model: PreTrainedModel, state: Mapping[str, Tensor]) -> dict[str, Tens
 def _merged(model: PreTrainedModel) -> dict[str, Tensor]:
     """Return the weights of a model in adapters (peft), its own left as they are."""
     merged = {}
+    adapters = list((getattr(model, "peft_config", None) or {}).values())
+    if any(map(_is_odd, adapters)) or any(
+        name.count(".base_layer.") > 1 for name in model.state_dict()
+    ):
+        raise user_error(
+            "sample.engine",
+            "vllm, and these adapters are more than LoRA on linear layers and embeddings",
+            "merge them into their base first, or write engine: hf and vllm: null",
+        )
     for name, value in model.state_dict().items():
         if ".lora_" in name or ".original_module." in name:
             continue
@@ -61,6 +70,12 @@ def _merged(model: PreTrainedModel) -> dict[str, Tensor]:
                 value = value + layer.get_delta_weight(adapter)  # noqa: PLW2901
         merged[plain] = value
     return merged
+
+
+def _is_odd(adapters: Any) -> bool:
+    """Whether adapters change more than a weight by a product."""
+    odd = ("use_dora", "lora_bias", "trainable_token_indices", "target_parameters")
+    return any(getattr(adapters, name, None) for name in odd)
 
 
 def write_weights(weights: Mapping[str, Tensor], folder: Path) -> None:

@@ -23,20 +23,37 @@ class TakesWeights:
         self,
         folder: str | None = None,
         tensors: Iterable[tuple[str, torch.Tensor]] | None = None,
-    ) -> None:
+    ) -> dict[str, int]:
         """Replace all weights.
 
         Args:
             folder: where they lie as safetensors, under the names that checkpoints have; or
             tensors: the weights themselves with these names, where this is the trainer's process.
+
+        Returns:
+            How many were ``taken``.
         """
         for module in self.model_runner.get_model().modules():
             # On CPUs linear layers multiply by a packed copy that a reload does not renew; the
             # plain product reads the weights themselves.
             if hasattr(module, "cpu_linear"):
                 module.cpu_linear = torch.nn.functional.linear
-        weights = tensors if folder is None else _read(Path(folder))
-        self.model_runner.reload_weights(weights_iterator=weights)
+        weights = list(tensors or ()) if folder is None else _read(Path(folder))
+        counted = _Counted(weights)
+        self.model_runner.reload_weights(weights_iterator=iter(counted))
+        return {"taken": counted.count}
+
+
+class _Counted:
+    """Weights, and how many of them were taken."""
+
+    def __init__(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        self._weights, self.count = weights, 0
+
+    def __iter__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for each in self._weights:
+            self.count += 1
+            yield each
 
 
 def _read(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
