@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from ftkit.recipe import dump_yaml, load_recipe
 from tests.recipe.test_rules import JUDGED, faults
 
 ROLLED = (*JUDGED, "sample={answers: 4}")
 GRPO = ("method.name=grpo", *ROLLED)
 DISCO = ("method.name=disco", *ROLLED)
 L1 = "method.objective=L1"
+VLLM = (*GRPO, "sample.engine=vllm")
+SERVED = (*VLLM, "sample.vllm.server=http://a:1")
+SEVERAL = (*VLLM, "sample.vllm.server=['http://a:1', 'http://b:1']")
 
 
 @pytest.mark.parametrize(
@@ -53,3 +57,36 @@ def test_what_rollouts_need(write, valid, said, path, words):
 
 def test_held_out_rows_are_not_needed(write, valid):
     assert not faults(write(valid), [*GRPO, "data.eval=null"])
+
+
+@pytest.mark.parametrize(
+    ("unread", "why", "read"),
+    [
+        ([*GRPO, "sample.vllm={server: 'http://a:1'}"], "the engine is hf", SERVED),
+        ([*GRPO, "sample.vllm={memory: 0.5}"], "the engine is hf", VLLM),
+        ([*SERVED, "sample.vllm.memory=0.5"], "by ftkit serve", [*VLLM, "sample.vllm.memory=0.5"]),
+        ([*SERVED, "sample.vllm.sleep=false"], "by ftkit", [*VLLM, "sample.vllm.sleep=false"]),
+        ([*SEVERAL, "sample.vllm.eager=true"], "by ftkit", [*VLLM, "sample.vllm.eager=true"]),
+        ([*VLLM, "sample.vllm.exchange=/w"], "without", [*SERVED, "sample.vllm.exchange=/w"]),
+        ([*VLLM, "sample.vllm.wait=9"], "without a server", [*SEVERAL, "sample.vllm.wait=9"]),
+    ],
+)
+def test_what_is_said_of_vllm_and_not_read(write, valid, unread, why, read):
+    ((path, fault),) = faults(write(valid), unread).items()
+    assert path.startswith("sample.vllm")
+    assert "would not be read: " in fault
+    assert why in fault
+    assert not faults("r.yaml", read)
+
+
+@pytest.mark.parametrize("said", [VLLM, SERVED])
+def test_the_tolerance_is_read_wherever_vllm_runs(write, valid, said):
+    assert not faults(write(valid), [*said, "sample.vllm.tolerance=0.5"])
+
+
+@pytest.mark.parametrize("said", [GRPO, VLLM, SERVED])
+def test_a_resolved_recipe_can_be_read_again(write, valid, said):
+    """Defaults of a section that is there would be refused if they were written down."""
+    first = load_recipe(write(valid), said)
+    write(dump_yaml(first.resolved()), "again.yaml")
+    assert load_recipe("again.yaml").recipe == first.recipe
