@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ftkit.samplers.vllm.base import Engine
     from ftkit.sources.asking import Finish, Look
     from ftkit.train.critic import Critic
+    from ftkit.verifiers.config import OneVerify
     from ftkit.verifiers.judge import WeightedSum
 
 GOLDS = 64
@@ -42,7 +43,7 @@ GOLDS = 64
 BAD_GOLDS = 0.05
 """The share of them that it may fail on."""
 NEED_TRUTH = frozenset({"exact", "numeric", "math", "proof"})
-"""Verifiers that compare answers with a truth."""
+"""Verifiers that compare answers with a truth; with ``gold``, python and http do so, too."""
 
 log = logging.getLogger("ftkit")
 
@@ -160,7 +161,7 @@ def check_truths(sets: Sequence[Asked], judge: WeightedSum) -> None:
     Raises:
         UserError: that counts and names them.
     """
-    if not any(part.config.name in NEED_TRUTH for part in judge.parts):
+    if not any(_needs_truth(part.config) for part in judge.parts):
         return
     rows = [one[i] for one in sets for i in range(min(len(one.rows), GOLDS))]
     lacking = [group for group in rows if group.truth is None]
@@ -176,6 +177,10 @@ def check_truths(sets: Sequence[Asked], judge: WeightedSum) -> None:
         raise user_error("verify", str(tried), "take another verifier, or mend the column truth")
     if tried.failures:
         log.warning("verify: %s", tried)
+
+
+def _needs_truth(config: OneVerify) -> bool:
+    return config.name in NEED_TRUTH or getattr(config, "gold", None) is not None
 
 
 def _reference(recipe: Recipe, policy: Policy) -> Callable[[Batch], Tensor]:

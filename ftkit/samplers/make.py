@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,8 +46,6 @@ def open_engine(
 
     urls = [how.server] if isinstance(how.server, str) else how.server
     folder = (Path(how.exchange) if how.exchange else beside(run)).absolute()
-    if how.exchange is None and world.rank == 0:
-        shutil.rmtree(folder, ignore_errors=True)  # of an end that left no time
     return Servers.join(urls, folder, how.wait, world, longest)
 
 

@@ -18,7 +18,7 @@ from tests.end_to_end.conftest import Killed, lines, run
 
 GRADED = {
     "sample": {"max_tokens": 4, "answers": 4},
-    "verify": {"name": "length", "soft": 1, "hard": 4},
+    "verify": {"name": "format", "pattern": r"(?s)[ -~].*"},
 }
 """Rewards that a random model's answers differ in."""
 
@@ -36,7 +36,7 @@ METHODS = {
         **GRADED,
     },
     "disco": {
-        "method": {"name": "disco", "threshold": -0.5},
+        "method": {"name": "disco", "threshold": 0.5},
         "train": {"updates": 3, "prompts": 4},
         **GRADED,
     },

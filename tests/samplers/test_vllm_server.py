@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import socket
+import subprocess
 import threading
 import time
 
@@ -204,3 +206,20 @@ def test_a_run_that_shall_stop_does_not_wait(start, join):
     sampler.engine.heed(lambda: True)
     with pytest.raises(ServiceError, match="does not answer"):
         sampler.generate(PROMPTS, answers=1, seed=0)
+
+
+def test_weights_of_processes_that_are_gone_are_removed_and_no_others(start, join, tmp_path):
+    server, host = start(), socket.gethostname()
+    mine, other = join(server.url), join(server.url)
+    mine.sync()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    gone, elsewhere = (tmp_path / "weights" / f"{h}-{dead.pid}-ab12-3" for h in (host, "node7"))
+    gone.mkdir()
+    elsewhere.mkdir()
+    join(server.url)
+    assert not gone.exists()
+    assert elsewhere.exists()
+    assert mine.engine._folder.exists()
+    other.engine.close()
+    assert mine.engine._folder.exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -93,7 +95,9 @@ class Servers:
                 patience.wait_out(lost[0])
             except ServiceError as error:
                 raise UserError(faults) from error
-        run = world.gather([uuid.uuid4().hex[:12]])[0]
+        run = world.gather([_new_name()])[0]
+        if world.rank == 0:
+            _sweep(exchange)
         return cls(urls, exchange, wait, world, _run=run)
 
     @property
@@ -108,7 +112,7 @@ class Servers:
         self._expected = len(weights)
         if self.world.rank == 0:
             write_weights(weights, self._folder)
-            if before is not None:
+            if before is not None and before != self._folder:
                 shutil.rmtree(before, ignore_errors=True)
             patience = self._patience()
             while True:
@@ -218,6 +222,19 @@ class Servers:
     def _hand_over_again(self, url: str) -> None:
         if get(url, "/weight_info")["weight_version"] != self._tag():
             self._hand_over(url)
+
+
+def _new_name() -> str:
+    """Return a name for this run that says who can still need its weights."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _sweep(exchange: Path) -> None:
+    """Remove weights of processes of this machine that ended without time to do so."""
+    for folder in exchange.glob(f"{socket.gethostname()}-*-*-*"):
+        pid = folder.name.split("-")[-3]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fault_of(url: str, longest: int) -> Fault | LostError | None:
