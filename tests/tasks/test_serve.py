@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import os
 import shlex
 import signal
 import sys
@@ -199,7 +198,7 @@ def handlers():
         ("exit 3", 3),
         ("kill -9 $$", 128 + 9),
         ('test "$VLLM_SERVER_DEV_MODE" = 1', 0),
-        (f"sleep 0.3; kill -TERM {os.getpid()}; sleep 20 & wait", 128 + 15),  # as a user does
+        ("sleep 0.3; kill -TERM $PPID; sleep 20 & wait", 128 + 15),  # as a user does
     ],
 )
 def test_its_status_is_vllms_and_signals_reach_it(shell, status):
@@ -208,7 +207,7 @@ def test_its_status_is_vllms_and_signals_reach_it(shell, status):
 
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.parametrize(
-    ("end", "status"), [(f"kill -TERM {os.getpid()}; wait", 128 + 15), ("kill -9 $$", 128 + 9)]
+    ("end", "status"), [("kill -TERM $PPID; wait", 128 + 15), ("kill -9 $$", 128 + 9)]
 )
 def test_all_processes_of_vllm_end_with_it(tmp_path, end, status):
     """By a user's signal, or where the first of them dies and leaves others behind."""
