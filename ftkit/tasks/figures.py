@@ -55,7 +55,7 @@ def report(model: str, found: Measures) -> None:
     table.columns[2].no_wrap = True
     own = {"loss": OWN_LOSS} if _learns_from_pairs(found.figures) else {}
     for name, figure in found.figures.items():
-        table.add_row(name, *_cells(figure.to_json()), (ABOUT | own)[name])
+        table.add_row(name, *_cells(figure.to_json()), own.get(name) or about(name))
     console.print(table)
     if found.ranking is not None:
         for line in _ranking(found.ranking):
@@ -65,6 +65,17 @@ def report(model: str, found: Measures) -> None:
     for name, counts in found.verdicts.items():
         told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         say(f"{name}: {told}")
+
+
+def about(name: str) -> str:
+    """Say what a figure is.
+
+    >>> about("pass@4")
+    'one of 4 sampled answers right'
+    """
+    if name.startswith("pass@"):
+        return f"one of {name.removeprefix('pass@')} sampled answers right"
+    return ABOUT[name]
 
 
 def _learns_from_pairs(figures: Mapping[str, Estimate]) -> bool:
