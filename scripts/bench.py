@@ -163,6 +163,8 @@ def take_turns(
     contest: Contest, args: argparse.Namespace, folder: Path, stack: ExitStack
 ) -> list[Peer]:
     """Have all peers take all steps, one after the other in each."""
+    if args.steps <= args.warmup:
+        raise SystemExit(f"--steps {args.steps}: with --warmup {args.warmup} none is measured")
     peers = [start(contest, name, folder, stack) for name in contest.peers]
     for step in range(args.steps):
         for peer in peers:
