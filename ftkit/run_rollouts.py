@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ftkit.core.errors import user_error
 from ftkit.data.truth import with_truth
@@ -68,20 +69,35 @@ def steps_of(recipe: Recipe, rows: int) -> int:
     return rollouts * config.updates * config.rollout_epochs
 
 
-def judge_of(recipe: Recipe, policy: Reader) -> WeightedSum | None:
-    """Return who judges answers, to be closed by the caller; None = nobody."""
+class Outside(NamedTuple):
+    """What a run asks beside its policy."""
+
+    judge: WeightedSum | None
+    """Who judges answers; None = nobody."""
+    engine: Engine | None
+    """The vLLM that writes them; None = the embedded sampler does."""
+
+
+@contextmanager
+def outside_of(recipe: Recipe, policy: Reader) -> Iterator[Outside]:
+    """Hold what a recipe asks beside the policy.
+
+    Raises:
+        UserError: if a verifier or a vLLM is of no use.
+    """
     if recipe.verify is None:
-        return None
-    return build_judge(recipe.verify, policy=policy if isinstance(policy, Policy) else None)
-
-
-def engine_of(recipe: Recipe, policy: Reader) -> Engine | None:
-    """Return the vLLM that writes answers, to be closed by the caller; None = there is none."""
-    sample = held_out_sampling(recipe.method, recipe.sample)
-    if sample is None or recipe.verify is None or not isinstance(policy, Policy):
-        return None
-    longest = recipe.data.max_length + sample.max_tokens
-    return open_engine(sample, policy, longest=longest, run=recipe.run, world=OneProcess())
+        yield Outside(None, None)
+        return
+    own = policy if isinstance(policy, Policy) else None
+    with closing(build_judge(recipe.verify, policy=own)) as judge:
+        sample = held_out_sampling(recipe.method, recipe.sample)
+        if sample is None or own is None:
+            yield Outside(judge, None)
+            return
+        longest = recipe.data.max_length + sample.max_tokens
+        engine = open_engine(sample, own, longest=longest, run=recipe.run, world=OneProcess())
+        with closing(engine) if engine else nullcontext():
+            yield Outside(judge, engine)
 
 
 def build_rollouts(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoConfig
 
+from ftkit.model.reader import bare
 from ftkit.model.weights import TOKENS, initial, told
 
 if TYPE_CHECKING:
@@ -34,6 +36,14 @@ def skeleton(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrai
             dtype = getattr(torch, config.dtype)
             model: PreTrainedModel = TOKENS.auto.from_config(full, dtype=dtype, **own_code)
         return model
+
+
+def described(model: PreTrainedModel, folder: Path) -> None:
+    """Write ``config.json`` of a model into a folder."""
+    plain = bare(model)
+    config = copy.deepcopy(plain.config)
+    config.architectures = [type(plain).__name__]
+    config.save_pretrained(folder)
 
 
 def _base_of(config: ModelConfig) -> tuple[str, str | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from ftkit.model.reference import load_reference
 from ftkit.model.tokenizer import load_tokenizer
 from ftkit.recipe.files import is_path
 from ftkit.run import set_up_torch
-from ftkit.run_rollouts import engine_of, judge_of
+from ftkit.run_rollouts import outside_of
 from ftkit.tasks.figures import report
 from ftkit.tasks.held_out import HeldOut, Picked, held_out
 from ftkit.tasks.target import Target, target_of
@@ -104,11 +103,7 @@ def _measure(
         rows = _with_references(aim, measured, tokenizer, limit)
     policy = _load(aim, tokenizer)
     check_positions(policy.model, int(measured.rows.lengths.max()))
-    with ExitStack() as stack:
-        if judge := judge_of(recipe, policy):
-            stack.callback(judge.close)
-        if engine := engine_of(recipe, policy):
-            stack.callback(engine.close)
+    with outside_of(recipe, policy) as outside:
         return evaluate(
             policy,
             rows,
@@ -116,10 +111,10 @@ def _measure(
             ranker=ranker_of(recipe.eval, recipe.method),
             limit=limit,
             sample=held_out_sampling(recipe.method, recipe.sample),
-            judge=judge,
+            judge=outside.judge,
             stop=stop_tokens(tokenizer),
             seed=recipe.seed,
-            engine=engine,
+            engine=outside.engine,
         )
 
 

@@ -85,8 +85,9 @@ def gen_negatives(
     _say(console, writer, len(asked), (share, shares))
     missing = writer.missing(share - 1, shares)
     chunks = {n: asked[n * chunk : (n + 1) * chunk] for n in missing}
-    with _maker(recipe, policy, asked, source) as maker:
-        _build(writer, maker, chunks, console)
+    if chunks:
+        with _maker(recipe, policy, asked, source) as maker:
+            _build(writer, maker, chunks, console)
     about = writer.finish()
     _report(console, writer, about, as_json=as_json)
 

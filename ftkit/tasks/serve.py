@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from ftkit.core.errors import UserError, user_error
-from ftkit.model.skeleton import skeleton
+from ftkit.model.skeleton import described, skeleton
 from ftkit.model.tokenizer import load_tokenizer
 from ftkit.samplers.make import beside
-from ftkit.samplers.vllm.described import described
 from ftkit.samplers.vllm.sampler import SHORTEST
 from ftkit.samplers.vllm.server import MODEL
 from ftkit.samplers.vllm.worker import NAME

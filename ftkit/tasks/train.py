@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import ExitStack, closing, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from ftkit.core.errors import user_error
 from ftkit.model.save import save_model
 from ftkit.recipe import Loaded, dump_yaml, flatten, load_recipe
 from ftkit.run import build_loop, build_policy, read_data, set_up_torch
-from ftkit.run_rollouts import engine_of, judge_of
+from ftkit.run_rollouts import outside_of
 from ftkit.train.checkpoint import Checkpoints, Saved
 from ftkit.train.folder import RunFolder, environment, peak_memory
 from ftkit.train.interrupt import Interrupt
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ftkit.model.reader import Reader
     from ftkit.recipe import Recipe
     from ftkit.run_data import Data
-    from ftkit.samplers.vllm.base import Engine
+    from ftkit.run_rollouts import Outside
 
 console = Console()
 
@@ -70,17 +70,14 @@ def train(loaded: Loaded, *, resume: bool, dry_run: bool) -> int:
         return 0
     folder.claim()
     policy = build_policy(recipe, data)  # a model that cannot be loaded leaves no run behind
-    engine = engine_of(recipe, policy)  # nor a server that does not answer
-    with closing(engine) if engine else nullcontext():
+    with outside_of(recipe, policy) as outside:  # nor a verifier or server that is of no use
         folder.write_text("recipe.yaml", dump_yaml(loaded.resolved()))
         folder.write_json("environment.json", environment())
         folder.write_json("data.json", data.sets.to_json())
-        return _run(recipe, data, policy, folder, engine)
+        return _run(recipe, data, policy, folder, outside)
 
 
-def _run(
-    recipe: Recipe, data: Data, policy: Reader, folder: RunFolder, engine: Engine | None
-) -> int:
+def _run(recipe: Recipe, data: Data, policy: Reader, folder: RunFolder, outside: Outside) -> int:
     """Train the policy, and write how it ended, whichever way it did."""
     start = time.monotonic()
     with Interrupt() as interrupt, ExitStack() as stack:
@@ -90,16 +87,14 @@ def _run(
         stack.callback(journal.close)
         display = display_for(console, data.steps, done)
         stack.callback(display.close)
-        if judge := judge_of(recipe, policy):
-            stack.callback(judge.close)
-        if engine is not None:
-            engine.heed(lambda: interrupt.signal is not None)
+        if outside.engine is not None:
+            outside.engine.heed(lambda: interrupt.signal is not None)
         loop = build_loop(
             recipe,
             data,
             policy,
-            judge=judge,
-            engine=engine,
+            judge=outside.judge,
+            engine=outside.engine,
             journal=journal,
             display=display,
             interrupt=interrupt,

@@ -107,11 +107,8 @@ def evaluate(
     scored = _scored(policy, groups, ranker, objective)
     rows = [_row(*each) for each in zip(groups, scored, strict=True)]
     require_numbers(rows, [all(map(math.isfinite, one.scores)) for one in scored], "scores")
-    figures = _figures(groups, scored, objective)
-    ranking = None
-    if compared := _compared(groups, scored):
-        figures |= ranking_figures(compared)
-        ranking = {**told(ranker), **ranking_report(compared)}
+    ranked, ranking = _ranking(_compared(groups, scored), ranker)
+    figures = _figures(groups, scored, objective) | ranked
     answered = None
     if judge is not None:
         assert isinstance(policy, Policy)  # no recipe has both a verifier and a reward model
@@ -128,6 +125,15 @@ def evaluate(
         answered.samples if answered else [],
         ranking,
     )
+
+
+def _ranking(
+    compared: Sequence[Compared], ranker: Ranker
+) -> tuple[dict[str, Estimate], dict[str, Any] | None]:
+    """Return the figures of answers that were compared, and what there is to say of them."""
+    if not compared:
+        return {}, None
+    return ranking_figures(compared), {**told(ranker), **ranking_report(compared)}
 
 
 def _scored(

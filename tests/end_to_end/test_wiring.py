@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import reduce
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from ftkit.objectives import DisCO
 from ftkit.recipe import load_recipe
 from ftkit.run import build_loop, build_policy, read_data
-from ftkit.run_rollouts import judge_of
+from ftkit.run_rollouts import outside_of
 from ftkit.samplers.hf import HFSampler
 from ftkit.train.critic import Advantages
 from ftkit.train.optimizer import Optimizer
@@ -29,15 +30,16 @@ def read(recipe, method, *overrides):
 @pytest.fixture
 def built(recipe):
     """Return a function that ties a recipe's parts together."""
+    with ExitStack() as stack:
 
-    def build(method, *overrides):
-        loaded, data = read(recipe, method, *overrides)
-        policy = build_policy(loaded, data)
-        judge = judge_of(loaded, policy)
-        parts = dict.fromkeys(PARTS)
-        return build_loop(loaded, data, policy, judge=judge, engine=None, **parts)
+        def build(method, *overrides):
+            loaded, data = read(recipe, method, *overrides)
+            policy = build_policy(loaded, data)
+            judge = stack.enter_context(outside_of(loaded, policy)).judge
+            parts = dict.fromkeys(PARTS)
+            return build_loop(loaded, data, policy, judge=judge, engine=None, **parts)
 
-    return build
+        yield build
 
 
 def at(loop, place):

@@ -52,7 +52,8 @@ def test_a_missing_file_is_the_users_error(script, tmp_path, capsys):
 
 
 @pytest.mark.skipif(
-    not (SCRIPT.parents[2] / "shared" / "data" / "gsm8k").is_dir(), reason="no GSM8K beside"
+    not (SCRIPT.parents[2] / "shared" / "data" / "gsm8k").is_dir(),
+    reason="GSM8K is not at shared/data/gsm8k",
 )
 def test_every_label_is_met(script):
     rows = script.read(script.SOURCE / script.FILE)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ftkit.core.errors import ServiceError, user_error
+from ftkit.model.skeleton import described
 from ftkit.samplers.vllm.base import parameters
-from ftkit.samplers.vllm.described import described
 from ftkit.samplers.vllm.worker import NAME
 from ftkit.samplers.written import Drawn
 

@@ -233,8 +233,18 @@ def _sweep(exchange: Path) -> None:
     """Remove weights of processes of this machine that ended without time to do so."""
     for folder in exchange.glob(f"{socket.gethostname()}-*-*-*"):
         pid = folder.name.split("-")[-3]
-        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+        if pid.isdecimal() and not _is_alive(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # no signal: it only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _fault_of(url: str, longest: int) -> Fault | LostError | None:
