@@ -98,7 +98,7 @@ def _fault(root: Node, tree: Any, path: tuple[Part, ...], detail: Detail) -> Loc
     if node is None:
         return located(root, path, "missing", f"write {schema.wants(wanted)}")
     if kind in ("literal_error", "union_tag_invalid"):
-        return located(root, path, *_not_one_of(node, schema.names(wanted)))
+        return located(root, path, *_not_one_of(node, [str(name) for name in schema.names(wanted)]))
     return located(root, path, _found(node, kind), _remedy(node, wanted))
 
 

@@ -10,6 +10,7 @@ from ftkit.core.section import Section
 from ftkit.data.config import DataConfig
 from ftkit.model.config import ModelConfig
 from ftkit.objectives import Method
+from ftkit.parallel.config import ParallelConfig
 from ftkit.samplers.config import SampleConfig
 from ftkit.train.config import CheckpointConfig, EvalConfig, TrainConfig
 from ftkit.verifiers.config import Verify
@@ -43,6 +44,8 @@ class Recipe(Section):
     """When the held-out rows are measured during training, and how many."""
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     """When checkpoints are written and how many are kept."""
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig)
+    """How the run is spread over processes (`ftkit train RECIPE --gpus N`)."""
     log: list[Literal["jsonl", "tensorboard"]] = Field(["jsonl"])
     """Where metrics go: `metrics.jsonl` is always written; `tensorboard` needs the extra of that
     name."""

@@ -24,6 +24,7 @@ FREE = (
     "log",
     "eval.every",
     "checkpoint",
+    "parallel",
     "train.micro_tokens",
     "train.threads",
     "train.until",

@@ -84,7 +84,7 @@ r.yaml:28:1: the key 'seed' is already at r.yaml:2:1; remove one
 r.yaml:29:7 log.0: 'wandb' is unknown; write one of jsonl, tensorboard
 r.yaml:30:14 checkpoint.evry: unknown key; did you mean 'every'?
 r.yaml:31:1 bogus: unknown key; the keys here are run, seed, method, data, model, train, \
-sample, verify, eval, checkpoint, log
+sample, verify, eval, checkpoint, parallel, log
 """
 
 
