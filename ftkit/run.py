@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,29 +15,24 @@ from ftkit.data.pool import Pool, check_identity, is_pool
 from ftkit.data.provenance import pool_to_learn_from, pool_to_measure
 from ftkit.model.fingerprint import reference_fingerprint
 from ftkit.model.load import check_positions, load_policy, load_scorer
-from ftkit.model.policy import Policy
-from ftkit.model.reference import load_reference
 from ftkit.model.tokenizer import load_tokenizer
 from ftkit.objectives import DFT, DPO, DisCO
 from ftkit.parallel.world import OneProcess, World
 from ftkit.recipe.rules import RANKED, RANKED_AMONG_SEVERAL
 from ftkit.run_data import Data
-from ftkit.run_rollouts import build_rollouts, steps_of
+from ftkit.run_evaluation import build_evaluation, referenced
+from ftkit.run_rollouts import build_rollouts, frozen_reference, steps_of
 from ftkit.run_updates import build_critic, build_update
 from ftkit.sources.given import Given
 from ftkit.sources.pool import Pooled
-from ftkit.train.answers import held_out_sampling
 from ftkit.train.checkpoint import Checkpoints
-from ftkit.train.evaluation import Measures, evaluate, is_asked_only
+from ftkit.train.evaluation import is_asked_only
 from ftkit.train.loop import CARRY, Loop
 from ftkit.train.memory import Memory
-from ftkit.train.reference import with_reference
 from ftkit.train.schedule import learning_rate
-from ftkit.train.score import REFERENCE, ranker_of, references_of
+from ftkit.train.score import REFERENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from transformers import PreTrainedTokenizerBase
 
     from ftkit.core.source import Source
@@ -46,9 +40,10 @@ if TYPE_CHECKING:
     from ftkit.model.reader import Reader
     from ftkit.recipe import Recipe
     from ftkit.samplers.vllm.base import Engine
+    from ftkit.sources.asking import Look
     from ftkit.train.critic import Critic
     from ftkit.train.interrupt import Interrupt
-    from ftkit.train.monitor import Display, Journal
+    from ftkit.train.monitor import Display, Journal, Silent
     from ftkit.verifiers.judge import WeightedSum
 
 
@@ -166,58 +161,6 @@ def model_identity(recipe: Recipe, policy: Reader) -> dict[str, Any]:
     }
 
 
-def referenced(
-    recipe: Recipe, rows: Sequence[Any], policy: Reader, wanted: Mapping[str, str]
-) -> list[Any]:
-    """Return row sets whose answers know their log-probability under references.
-
-    Args:
-        recipe: of the run.
-        rows: sets of rows.
-        policy: before training, when it is the initial model.
-        wanted: for each column that is to be known, ``initial`` or the path of another model, which
-            is dropped as soon as every row has been seen.
-    """
-    found = list(rows)
-    for column, name in wanted.items():
-        assert isinstance(policy, Policy)
-        reference = policy
-        if name != "initial":
-            reference = load_reference(name, recipe.model, policy.tokenizer, policy.micro_tokens)
-        weights = reference_fingerprint(reference)
-        known = (with_reference(each, reference, weights) for each in found)
-        found = [replace(each, known_as=column.removeprefix("logp_")) for each in known]
-    return found
-
-
-def build_evaluation(
-    recipe: Recipe,
-    data: Data,
-    policy: Reader,
-    judge: WeightedSum | None,
-    engine: Engine | None = None,
-) -> partial[Measures] | None:
-    """Return what measures the held-out rows; None if there are none."""
-    held_out = data.held_out_pool or data.sets.eval
-    if held_out is None:
-        return None
-    compares = data.held_out_pool is not None or recipe.method.kind == "preferences"
-    wanted = references_of(recipe.eval, recipe.method) if compares else {}
-    return partial(
-        evaluate,
-        policy,
-        *referenced(recipe, [held_out], policy, wanted),
-        objective=recipe.method,
-        ranker=ranker_of(recipe.eval, recipe.method),
-        limit=recipe.eval.limit,
-        sample=held_out_sampling(recipe.method, recipe.sample),
-        judge=judge,
-        stop=data.stop,
-        seed=recipe.seed,
-        engine=engine,
-    )
-
-
 def build_source(
     recipe: Recipe,
     data: Data,
@@ -225,6 +168,7 @@ def build_source(
     *,
     world: World,
     judge: WeightedSum | None,
+    frozen: Look | None,
     critic: Critic | None,
     engine: Engine | None,
 ) -> Source:
@@ -233,7 +177,14 @@ def build_source(
     if recipe.method.kind == "rollouts":
         assert judge is not None
         return build_rollouts(
-            recipe, data, policy, world=world, judge=judge, critic=critic, engine=engine
+            recipe,
+            data,
+            policy,
+            world=world,
+            judge=judge,
+            frozen=frozen,
+            critic=critic,
+            engine=engine,
         )
     if data.pool is not None:
         assert isinstance(recipe.method, DFT)
@@ -242,7 +193,7 @@ def build_source(
     method = recipe.method
     wanted = {REFERENCE: method.reference} if isinstance(method, DPO) else {}
     wanted = {column: name for column, name in wanted.items() if column in method.columns}
-    known = referenced(recipe, sets, policy, wanted)
+    known = referenced(recipe, sets, policy, wanted, world)
     return Given(known, data.order, prompts, world, data.rows)
 
 
@@ -259,21 +210,28 @@ def build_loop(
     *,
     judge: WeightedSum | None,
     engine: Engine | None,
-    journal: Journal,
+    journal: Journal | Silent,
     display: Display,
     interrupt: Interrupt,
+    world: World | None = None,
 ) -> Loop:
     """Tie the parts as the recipe says."""
-    world: World = OneProcess()
-    config = recipe.train
+    world, config = world or OneProcess(), recipe.train
     belongs = {"data": data.sets.fingerprint}
     if data.pool is not None:
         belongs["pool"] = data.pool.fingerprint
-    critic = build_critic(recipe, policy)
+    critic, frozen = build_critic(recipe, policy), frozen_reference(recipe, policy, world)
     learner, update = build_update(recipe, policy, critic, world, temperature_of(recipe))
     return Loop(
         source=build_source(
-            recipe, data, policy, world=world, judge=judge, critic=critic, engine=engine
+            recipe,
+            data,
+            policy,
+            world=world,
+            judge=judge,
+            frozen=frozen,
+            critic=critic,
+            engine=engine,
         ),
         learner=learner,
         optimizer=update,
@@ -286,11 +244,12 @@ def build_loop(
             min_lr=config.min_lr,
         ),
         steps=data.steps,
-        evaluate=build_evaluation(recipe, data, policy, judge, engine),
-        checkpoints=Checkpoints(Path(recipe.run) / "checkpoints", recipe.checkpoint.keep),
+        evaluate=build_evaluation(recipe, data, policy, judge=judge, engine=engine, world=world),
+        checkpoints=Checkpoints(Path(recipe.run) / "checkpoints", recipe.checkpoint.keep, world),
         journal=journal,
         display=display,
         interrupt=interrupt,
+        world=world,
         train=config,
         eval=recipe.eval,
         checkpoint=recipe.checkpoint,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +15,7 @@ from ftkit.model.policy import Policy
 from ftkit.model.reference import adapters_off, is_base_of
 from ftkit.objectives import GRPO, PPO, DisCO
 from ftkit.parallel.world import OneProcess
+from ftkit.run_updates import freeze
 from ftkit.samplers.make import open_engine, sampler_of
 from ftkit.sources.asking import Asking
 from ftkit.sources.rollouts import Rollouts
@@ -79,8 +80,13 @@ class Outside(NamedTuple):
 
 
 @contextmanager
-def outside_of(recipe: Recipe, policy: Reader) -> Iterator[Outside]:
+def outside_of(recipe: Recipe, policy: Reader, world: World | None = None) -> Iterator[Outside]:
     """Hold what a recipe asks beside the policy.
+
+    Args:
+        recipe: of the run.
+        policy: whose answers are judged.
+        world: the ranks that ask; None = there are no others.
 
     Raises:
         UserError: if a verifier or a vLLM is of no use.
@@ -95,7 +101,9 @@ def outside_of(recipe: Recipe, policy: Reader) -> Iterator[Outside]:
             yield Outside(judge, None)
             return
         longest = recipe.data.max_length + sample.max_tokens
-        engine = open_engine(sample, own, longest=longest, run=recipe.run, world=OneProcess())
+        engine = open_engine(
+            sample, own, longest=longest, run=recipe.run, world=world or OneProcess()
+        )
         with closing(engine) if engine else nullcontext():
             yield Outside(judge, engine)
 
@@ -107,6 +115,7 @@ def build_rollouts(
     *,
     world: World,
     judge: WeightedSum,
+    frozen: Look | None = None,
     critic: Critic | None = None,
     engine: Engine | None = None,
 ) -> Rollouts:
@@ -118,6 +127,7 @@ def build_rollouts(
         policy: who answers.
         world: the ranks among which prompts are dealt.
         judge: who judges answers.
+        frozen: log-probabilities under the model before training, where the method reads them.
         critic: who says what states are worth, where the method has one.
         engine: the vLLM that writes answers; None = the embedded sampler.
 
@@ -128,9 +138,10 @@ def build_rollouts(
     assert sample is not None and isinstance(policy, Policy)
     sets = [Asked(one, data.tokenizer, data.stop) for one, _ in data.sets.train]
     check_truths(sets, judge)
-    looks, finish = _looks(recipe, policy, critic, world)
+    looks, finish = _looks(recipe, frozen, critic, world)
     asking = Asking(
         policy=policy,
+        world=world,
         sampler=sampler_of(policy, sample, data.stop, engine),
         judge=judge,
         answers=sample.answers,
@@ -158,12 +169,10 @@ def build_rollouts(
 
 
 def _looks(
-    recipe: Recipe, policy: Policy, critic: Critic | None, world: World
+    recipe: Recipe, frozen: Look | None, critic: Critic | None, world: World
 ) -> tuple[dict[str, Look], Finish | None]:
     """Return what to find of each token before it is learnt from, and what is made of that."""
-    looks: dict[str, Look] = {}
-    if recipe.method.keeps_reference:
-        looks["reference"] = _reference(recipe, policy)
+    looks: dict[str, Look] = {} if frozen is None else {"reference": frozen}
     if critic is None:
         return looks, None
     assert isinstance(recipe.method, PPO)
@@ -199,8 +208,18 @@ def _needs_truth(config: OneVerify) -> bool:
     return config.name in NEED_TRUTH or getattr(config, "gold", None) is not None
 
 
-def _reference(recipe: Recipe, policy: Policy) -> Callable[[Batch], Tensor]:
-    """Return log-probabilities under the model as it is now, before training."""
+def frozen_reference(recipe: Recipe, policy: Reader, world: World) -> Look | None:
+    """Return log-probabilities under the model as it is now, before training.
+
+    To be called before an engine takes the policy's weights.  None where the method reads none.
+    """
+    if recipe.method.kind != "rollouts" or not recipe.method.keeps_reference:
+        return None
+    assert isinstance(policy, Policy)
+    return _reference(recipe, policy, world)
+
+
+def _reference(recipe: Recipe, policy: Policy, world: World) -> Look:
     if is_base_of(recipe.model, policy):
 
         def without_adapters(batch: Batch) -> Tensor:
@@ -210,6 +229,7 @@ def _reference(recipe: Recipe, policy: Policy) -> Callable[[Batch], Tensor]:
         return without_adapters
     frozen = copy.copy(policy)
     frozen.model = copy.deepcopy(policy.model).requires_grad_(requires_grad=False)
+    freeze(recipe, frozen, world)
 
     def under_frozen(batch: Batch) -> Tensor:
         with frozen.at(policy.temperature):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,18 +16,24 @@ from ftkit.model.scalar import head_of
 from ftkit.model.tokenizer import TOKENIZER_FILES, load_tokenizer
 from ftkit.objectives import PPO, TRPO
 from ftkit.objectives.value import Value
+from ftkit.parallel.zero import Zero
+from ftkit.parallel.zero_config import SHARED_WEIGHTS, stage_of, zero_config
 from ftkit.recipe.files import is_path
 from ftkit.train.actor_critic import ActorCritic, BothOptimizers
 from ftkit.train.critic import Critic
 from ftkit.train.learner import Learner
-from ftkit.train.optimizer import Optimizer, Update
+from ftkit.train.optimizer import Optimizer, Update, build_optimizer
 from ftkit.train.trust_region import TrustRegion
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ftkit.model.config import ModelConfig
     from ftkit.model.reader import Reader
+    from ftkit.parallel.config import Stage
     from ftkit.parallel.world import World
     from ftkit.recipe import Recipe
+    from ftkit.train.config import TrainConfig
 
 
 def build_critic(recipe: Recipe, policy: Reader) -> Critic | None:
@@ -78,7 +86,8 @@ def build_update(
         learner = TrustRegion(policy, method, world, temperature)
         return learner, learner
     if critic is None:
-        return Learner(policy, method, world, temperature), Optimizer(policy.model, config)
+        update = _update(recipe, [policy], policy.model, world, config)
+        return Learner(policy, method, world, temperature), update
     assert isinstance(method, PPO)
     shared = method.critic == "shared"
     value = Value(clip=method.clip_value, coef=method.value_coef if shared else 1.0)
@@ -87,14 +96,75 @@ def build_update(
     if shared:
         assert critic.head is not None
         whole = nn.ModuleDict({"policy": policy.model, "critic": critic.head})
-        return both, Optimizer(whole, config)
+        return both, _update(recipe, [policy, critic], whole, world, config)
     rate = method.critic_lr or config.lr
-    optimizers = BothOptimizers(
-        Optimizer(policy.model, config),
-        Optimizer(critic.model, config.model_copy(update={"lr": rate})),
+    own = config.model_copy(update={"lr": rate})
+    updates = BothOptimizers(
+        _update(recipe, [policy], policy.model, world, config),
+        _update(recipe, [critic], critic.model, world, own),
         rate / config.lr,
     )
-    return both, optimizers
+    return both, updates
+
+
+def _update(
+    recipe: Recipe,
+    readers: Sequence[Reader],
+    trained: nn.Module,
+    world: World,
+    config: TrainConfig,
+) -> Update:
+    """Return what updates weights that readers share, by an engine where the recipe needs one.
+
+    Args:
+        recipe: of the run.
+        readers: who read with these weights; an engine becomes their placement.
+        trained: holds what is trained, under the names of checkpoints.
+        world: the ranks.
+        config: which optimizer, and its constants.
+    """
+    stage = stage_of(recipe.parallel, world.size)
+    if stage == 0:
+        return Optimizer(trained, config, world)
+    weights = {n: p for n, p in trained.named_parameters() if p.requires_grad}
+    optimizer = partial(build_optimizer, config=config)
+    return _engine(recipe, readers, world, stage, weights=weights, optimizer=optimizer)
+
+
+def freeze(recipe: Recipe, reader: Reader, world: World) -> Reader:
+    """Share the weights of a frozen model among the ranks, where those of the policy are."""
+    stage = stage_of(recipe.parallel, world.size)
+    if stage == SHARED_WEIGHTS:
+        _engine(recipe, [reader], world, stage)
+    return reader
+
+
+def _engine(
+    recipe: Recipe,
+    readers: Sequence[Reader],
+    world: World,
+    stage: Stage,
+    *,
+    weights: Mapping[str, nn.Parameter] | None = None,
+    optimizer: Callable[[list[Tensor]], torch.optim.Optimizer] | None = None,
+) -> Zero:
+    modules = {
+        f"{name}{i or ''}": module
+        for i, reader in enumerate(readers)
+        for name, module in reader.modules().items()
+        if not (i and name == "model")  # it is the first one's
+    }
+    settings = zero_config(
+        recipe.parallel,
+        stage,
+        bfloat16=recipe.model.dtype == "bfloat16",
+        clip=recipe.train.max_grad_norm,
+        gpu=torch.cuda.is_available(),
+    )
+    zero = Zero(modules, weights or {}, optimizer, settings, world)
+    for reader in readers:
+        reader.placement = zero
+    return zero
 
 
 def _critics_model(model: ModelConfig, method: PPO, policy: Reader) -> ModelConfig:

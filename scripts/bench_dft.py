@@ -92,7 +92,6 @@ def padded_rows(args: argparse.Namespace, batches: Iterable[Batch], watch: Watch
             (terms / args.prompts).backward()
             loss += value / args.prompts
         watch.differentiated(loss, batch.count("token"), model)
-        optimizer.clip()
         optimizer.step(LR)
         watch.turn()
 

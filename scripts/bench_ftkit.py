@@ -52,7 +52,6 @@ def take_steps(
         optimizer.zero_grad()
         outcome = learner.differentiate(batch)
         watch.differentiated(outcome.loss, outcome.trained, policy.model)
-        optimizer.clip()
         optimizer.step(LR)
         watch.turn()
 

@@ -114,7 +114,6 @@ def ours(args: argparse.Namespace, watch: Watch) -> None:
         optimizer.zero_grad()
         outcome = learner.differentiate(batch)
         watch.differentiated(outcome.loss, outcome.trained, policy.model)
-        optimizer.clip()
         optimizer.step(bench.LR)
         source.told(), source.samples()
         watch.turn()
@@ -134,6 +133,7 @@ def new_source(args: argparse.Namespace, policy: Any, *, binary: bool) -> Rollou
     words, config = tokenizer(), SampleConfig(max_tokens=args.answer, answers=args.group)
     asking = Asking(
         policy=policy,
+        world=OneProcess(),
         sampler=bench_ftkit.Given(given(args), HFSampler(policy.model, words, config, stop=())),
         judge=OddSum(),
         answers=args.group,

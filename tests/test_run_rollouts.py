@@ -16,6 +16,8 @@ from ftkit.core.group import Answer, Group
 from ftkit.model.config import LoraConfig, ModelConfig
 from ftkit.model.load import load_policy
 from ftkit.model.tokenizer import train_tokenizer
+from ftkit.parallel.config import ParallelConfig
+from ftkit.parallel.world import OneProcess
 from ftkit.run_rollouts import GOLDS, Asked, _reference, check_truths
 from ftkit.verifiers.config import ExactConfig, LengthConfig, NumericConfig, PythonConfig
 from ftkit.verifiers.judge import build_judge
@@ -140,7 +142,9 @@ def built(folder, **values):
     at, tokenizer = folder
     config = ModelConfig(path=str(at), **values)
     policy = load_policy(config, tokenizer, micro_tokens=64)
-    return policy, _reference(SimpleNamespace(model=config), policy)
+    return policy, _reference(
+        SimpleNamespace(model=config, parallel=ParallelConfig()), policy, OneProcess()
+    )
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(r=2)])

@@ -110,7 +110,7 @@ class Batch:
 
     def take(self, rows: Sequence[int]) -> Batch:
         """Return some of the prompts, each with all of its answers."""
-        index = torch.as_tensor(rows)
+        index = torch.as_tensor(rows, dtype=torch.int64)
         return Batch(
             tuple(self.ids[row] for row in rows),
             tuple(self.prompts[row] for row in rows),
@@ -147,7 +147,7 @@ def collate(groups: Sequence[Group], columns: Iterable[str] = ()) -> Batch:
     """Make one batch of groups, on the CPU.
 
     Args:
-        groups: at least one.
+        groups: those of this rank; there may be none.
         columns: which columns ``logp_X`` to add: float64 [B, K], the answer's ``logps["X"]``; NaN
             where an answer has none, 0 where there is no answer.  What all answers know
             ``per_token`` is added anyhow.
@@ -155,7 +155,8 @@ def collate(groups: Sequence[Group], columns: Iterable[str] = ()) -> Batch:
     Raises:
         ColumnMissingError: if no answer at all has a log-probability that is asked for.
     """
-    answers = max(len(group.answers) for group in groups)
+    answers = max((len(group.answers) for group in groups), default=0)
+    answers = max(answers, 1)
     longest = max((len(a.tokens) for group in groups for a in group.answers), default=0)
     shape = (len(groups), answers, longest)
     tokens, mask = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
@@ -193,7 +194,7 @@ def _per_token(groups: Sequence[Group], shape: tuple[int, int, int]) -> dict[str
 
 
 def _logps(groups: Sequence[Group], of: str, shape: tuple[int, int]) -> Tensor:
-    if not any(of in answer.logps for group in groups for answer in group.answers):
+    if groups and not any(of in a.logps for group in groups for a in group.answers):
         raise ColumnMissingError(f"no answer has a log-probability '{of}'")
     out = torch.zeros(shape, dtype=torch.float64)
     for b, group in enumerate(groups):

@@ -30,9 +30,9 @@ class Source(ABC):
         return ()
 
     def state(self) -> dict[str, Any] | None:
-        """Return what a checkpoint must hold, as JSON; None = nothing."""
+        """Return what a checkpoint must hold of this rank, as JSON; None = nothing."""
         return None
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Take the state back."""
-        del state
+    def load(self, states: Sequence[dict[str, Any]]) -> None:
+        """Take back what all ranks had, however many there were."""
+        del states

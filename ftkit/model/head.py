@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +48,27 @@ def reduce_locally(
     """
     out: Tensor = _Local.apply(hidden, weight, target, terms, temperature)  # type: ignore[no-untyped-call]
     return out
+
+
+class Tail(nn.Module):
+    """The head of a language model: from hidden states to log-probabilities of tokens.
+
+    It shares its weight with the model; as a module of its own it is what engines that shard
+    weights gather and release by.
+    """
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        """Take the weight: [V, d]."""
+        super().__init__()
+        self.weight = weight
+
+    def forward(
+        self, hidden: Tensor, target: Tensor, temperature: float, terms: Terms | None = None
+    ) -> Tensor:
+        """Return ``log_probs`` or, of terms that depend on one token each, ``reduce_locally``."""
+        if terms is None:
+            return log_probs(hidden, self.weight, target, temperature)
+        return reduce_locally(hidden, self.weight, target, terms, temperature)
 
 
 def _tiles(tokens: int, vocabulary: int, device: torch.device) -> list[slice]:

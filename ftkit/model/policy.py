@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
-from ftkit.model.head import log_probs, reduce_locally
+from ftkit.model.head import Tail
 from ftkit.model.layout import Layout, lay_out
 from ftkit.model.reader import Reader, bare
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ftkit.core.batch import Batch
 
@@ -28,6 +28,8 @@ class Policy(Reader):
 
     temperature: float = 1.0
     """Log-probabilities are those of softmax(logits / temperature) (LAWS T8)."""
+    tail: Tail | None = field(default=None, kw_only=True)
+    """The head as a module, where an engine holds the weights."""
 
     @contextmanager
     def at(self, temperature: float) -> Iterator[None]:
@@ -38,17 +40,14 @@ class Policy(Reader):
         finally:
             self.temperature = kept
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return log-probabilities, float32 [B, K, T], 0 where the mask is False; in one go.
-
-        With a graph where gradients are on.  On ``device``.
-        """
+    def read(self, batch: Batch) -> Tensor:
+        """Return log-probabilities, float32 [B, K, T], 0 where the mask is False (``forward``)."""
         layout = lay_out(batch)
         if self.way == "logits":
             flat = self._from_logits(batch, layout)
         else:
             hidden, target = self.hidden(batch, layout), layout.target.to(self.device)
-            flat = log_probs(hidden, self._head(), target, self.temperature)
+            flat = self._tail(hidden, target, self.temperature)
         return self.scatter(batch, layout, flat)
 
     def expected(self, batch: Batch) -> Tensor:
@@ -79,6 +78,15 @@ class Policy(Reader):
             batch: what goes through the model, in one go.
             terms: (log-probabilities [m], their flat places [m] in [B, K, T]) -> scalar.
         """
+        return self.placement.through(self._reduce_locally, batch, terms)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return the model, and its head as it is used here."""
+        if self.tail is None and self.way != "logits":
+            self.tail = self._tail
+        return {**super().modules(), **({"tail": self.tail} if self.tail else {})}
+
+    def _reduce_locally(self, batch: Batch, terms: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         layout = lay_out(batch)
         target, slot = layout.target.to(self.device), layout.slot.to(self.device)
         if self.way == "logits":
@@ -88,12 +96,15 @@ class Policy(Reader):
             return terms(logp, slot[tile])
 
         hidden = self.hidden(batch, layout)
-        return reduce_locally(hidden, self._head(), target, of_tile, self.temperature)
+        return self._tail(hidden, target, self.temperature, of_tile)  # type: ignore[no-any-return]
 
-    def _head(self) -> Tensor:
+    @property
+    def _tail(self) -> Tail:
+        if self.tail is not None:
+            return self.tail
         weight = bare(self.model).get_output_embeddings().weight
-        assert isinstance(weight, torch.Tensor)
-        return weight
+        assert isinstance(weight, torch.nn.Parameter)
+        return Tail(weight)
 
     def _from_logits(self, batch: Batch, layout: Layout) -> Tensor:
         """The way that every architecture knows: [M], through the model's own head."""

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from ftkit.core.batch import collate
+from ftkit.core.group import Answer, Group
 from ftkit.core.part import Part, cut, groups_fit
+from ftkit.parallel.placement import IN_PLACE, Placement
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ftkit.core.batch import Batch
     from ftkit.model.layout import Layout
+
+IDLE = collate([Group("idle", (0,), (Answer((0,)),))])
+"""What goes through a model for the sake of other ranks."""
 
 Way = Literal["segments", "rows", "logits"]
 """How a batch goes through the model: one flat stream; padded rows, for architectures that streams
@@ -34,13 +41,19 @@ class Reader(ABC):
     way: Way = "segments"
     version: int = field(default=0, kw_only=True)
     """How many updates the weights have had."""
+    placement: Placement = field(default=IN_PLACE, kw_only=True)
+    """Where the weights lie."""
 
-    @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
         """Return a value of each answer token, float32 [B, K, T], in one go.
 
         With a graph where gradients are on.  On ``device``.
         """
+        return self.placement.through(self.read, batch)
+
+    @abstractmethod
+    def read(self, batch: Batch) -> Tensor:
+        """Return what ``forward`` does; to be called where all weights are."""
 
     @abstractmethod
     def expected(self, batch: Batch) -> Tensor:
@@ -67,6 +80,21 @@ class Reader(ABC):
         """Cut a batch into what goes through at once (``core.part.cut``)."""
         return list(cut(batch, self.micro_tokens, groups=groups, padded=self._padded))
 
+    def passes(self, batch: Batch, *, groups: bool = False) -> Iterator[tuple[Part | None, Batch]]:
+        """Yield each part of a batch, and what goes through the model for it.
+
+        Where other ranks have more parts and all must make equally many passes, a batch of one
+        token goes through for None, and counts for nothing.
+        """
+        parts = self.parts(batch, groups=groups)
+        for i in range(self.placement.passes(len(parts))):
+            part = parts[i] if i < len(parts) else None
+            yield part, IDLE if part is None else part.of(batch)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return all that holds weights, as it is called: what an engine must see to shard them."""
+        return {"model": self.model}
+
     def groups_fit(self, batch: Batch) -> bool:
         """Whether each prompt can go through at once with all its answers."""
         return groups_fit(batch, self.micro_tokens, padded=self._padded)
@@ -79,8 +107,10 @@ class Reader(ABC):
     def without_graph(self, batch: Batch) -> Tensor:
         """Return what ``forward`` does, float32 [B, K, T], without a graph, in parts that fit."""
         out = torch.zeros(batch.size, dtype=torch.float32, device=self.device)
-        for part in self.parts(batch):
-            part.put(out, self.forward(part.of(batch)))
+        for part, own in self.passes(batch):
+            found = self.forward(own)
+            if part is not None:
+                part.put(out, found)
         return out
 
     def hidden(self, batch: Batch, layout: Layout) -> Tensor:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
@@ -16,7 +17,7 @@ from ftkit.model.layout import lay_out
 from ftkit.model.reader import Reader, bare
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from ftkit.core.batch import Batch
@@ -33,17 +34,23 @@ class Scorer(Reader):
     token of a row; here it is read at every token of every answer.
     """
 
-    def forward(self, batch: Batch) -> Tensor:
+    tail: ScalarTail | None = field(default=None, kw_only=True)
+    """The head as a module, where an engine holds the weights."""
+
+    def read(self, batch: Batch) -> Tensor:
         """Return the head's value at each token, once that has been read: float32 [B, K, T].
 
-        In one go, with a graph where gradients are on, on ``device``; 0 where there is no token.
-        Tokens that are not to be learnt (``batch.mask``) have a value too.
+        0 where there is no token (``forward``).  Tokens that are not to be learnt (``batch.mask``)
+        have a value too.
         """
         layout = lay_out(batch, whole=True)
-        head, hidden = head_of(bare(self.model)), self.hidden(batch, layout)
-        bias = None if head.bias is None else head.bias.float()
-        values = functional.linear(hidden.float(), head.weight.float(), bias)
-        return self.scatter(batch, layout, values.squeeze(-1))
+        tail = self.tail or ScalarTail(head_of(bare(self.model)))
+        return self.scatter(batch, layout, tail(self.hidden(batch, layout)))
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return the model, and its head as it is used here."""
+        self.tail = self.tail or ScalarTail(head_of(bare(self.model)))
+        return {**super().modules(), "tail": self.tail}
 
     def expected(self, batch: Batch) -> Tensor:
         """Return values, [B, K, T], by transformers' class: for each token a row that it ends."""
@@ -73,6 +80,23 @@ class Scorer(Reader):
         """Return the mean difference of values in parts of their spread, and that in words."""
         gap = ((found - expected).abs().mean() / expected.std()).item()
         return gap, f"its scores differ by {gap:.2g} of their spread from those of its class"
+
+
+class ScalarTail(nn.Module):
+    """A scalar head, in float32; it shares its weights with the model (``head.Tail``)."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(self, head: nn.Module) -> None:
+        """Take the weights of a linear layer with one output, or of peft's wrapper around it."""
+        super().__init__()
+        self.weight, self.bias = head.weight, head.bias  # type: ignore[assignment]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the values of hidden states [M, d]: float32 [M]."""
+        bias = None if self.bias is None else self.bias.float()
+        return functional.linear(hidden.float(), self.weight.float(), bias).squeeze(-1)
 
 
 def head_of(model: PreTrainedModel) -> nn.Linear:

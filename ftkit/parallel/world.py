@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from ftkit.core.errors import RunError, ServiceError, UserError, disk_is_full
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -12,21 +15,89 @@ T = TypeVar("T")
 
 
 class World(Protocol):
-    """What a part may ask of all ranks."""
+    """What a part may ask of all ranks.  Every rank asks, or none does."""
 
     rank: int
     """Which of them this one is, from 0."""
     size: int
     """How many there are."""
 
+    @abstractmethod
     def sum(self, x: Tensor) -> Tensor:
         """Return the sum of ``x`` over all ranks, the same on each."""
 
+    @abstractmethod
     def gather(self, items: Sequence[T]) -> list[T]:
         """Return what all ranks give, in the order of the ranks, the same on each."""
 
+    @abstractmethod
+    def first(self, work: Callable[[], T]) -> T:
+        """Have one rank of each machine do something that leaves its result in a cache.
 
-class OneProcess:
+        The others wait, however long it takes, and then do the same.
+        """
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank is the one that writes what is written once."""
+        return self.rank == 0
+
+    def mine(self, items: Sequence[T]) -> Sequence[T]:
+        """Return this rank's share: every ``size``-th item."""
+        return items[self.rank :: self.size]
+
+    def joined(self, items: Sequence[T]) -> list[T]:
+        """Return the items of which each rank has its share, in their order."""
+        shares = self.gather([list(items)])
+        longest = max(map(len, shares))
+        return [share[i] for i in range(longest) for share in shares if i < len(share)]
+
+    def most(self, n: int) -> int:
+        """Return the largest of all ranks' numbers."""
+        return max(self.gather([n]))
+
+    def totals(self, found: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        """Return (sum, count) of each measure over all ranks; a rank may lack some of them."""
+        out: dict[str, tuple[float, float]] = {}
+        for share in self.gather([dict(found)]):
+            for name, (total, count) in share.items():
+                before = out.get(name, (0.0, 0.0))
+                out[name] = before[0] + total, before[1] + count
+        return out
+
+    def means(self, found: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """Return the mean of each measure over all ranks, of which each gives (sum, count)."""
+        return {name: total / max(n, 1.0) for name, (total, n) in self.totals(found).items()}
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Do something on every rank, so that it has failed on all if it has on one.
+
+        ``work`` must not ask anything of the other ranks.
+
+        Raises:
+            UserError: if it did on some rank; with the faults of the first of them.
+            RunError: likewise, naming the rank.
+        """
+        result: T | None = None
+        failure: Exception | None = None
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+        if self.size == 1:
+            if failure is not None:
+                raise failure
+        else:
+            told = self.gather([_told(failure)])
+            for rank, found in enumerate(told):
+                if found is not None:
+                    if failure is not None and rank == self.rank:
+                        raise failure
+                    raise _again(found, rank)
+        return result  # type: ignore[return-value]  # None only where ``work`` returned it
+
+
+class OneProcess(World):
     """The world of a run that has one process."""
 
     rank: int = 0
@@ -39,3 +110,32 @@ class OneProcess:
     def gather(self, items: Sequence[T]) -> list[T]:
         """Return the items themselves."""
         return list(items)
+
+    def first(self, work: Callable[[], T]) -> T:
+        """Do it."""
+        return work()
+
+
+def _told(failure: Exception | None) -> tuple[str, object] | None:
+    """Return what other ranks need to know of a failure."""
+    if failure is None:
+        return None
+    if isinstance(failure, UserError):
+        return "user", failure.faults
+    text = str(failure) or type(failure).__name__
+    if isinstance(failure, ServiceError):
+        return "service", text
+    if isinstance(failure, RunError):
+        return "run", text
+    return ("full" if disk_is_full(failure) else "error"), f"{type(failure).__name__}: {text}"
+
+
+def _again(found: tuple[str, object], rank: int) -> Exception:
+    """Return another rank's failure, as an error of this one."""
+    kind, told = found
+    if kind == "user":
+        return UserError(told)  # type: ignore[arg-type]  # its faults
+    if kind == "full":
+        return OSError(28, f"on rank {rank}: {told}")
+    text = f"{told}" if kind in {"run", "service"} else f"rank {rank}: {told}"
+    return ServiceError(text) if kind == "service" else RunError(text)

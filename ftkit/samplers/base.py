@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from ftkit.core.group import Answer
@@ -30,6 +30,10 @@ class Sampler(Protocol):
     def sleep(self) -> None:
         """Give up memory until it is needed again, if it has any of its own."""
         return
+
+    def placed(self) -> AbstractContextManager[None]:
+        """In it, the weights are where it needs them as it writes; all ranks go in together."""
+        return nullcontext()
 
     @abstractmethod
     def generate(
@@ -63,7 +67,8 @@ class Sampler(Protocol):
 @contextmanager
 def awake(sampler: Sampler) -> Iterator[Sampler]:
     """In it, a sampler can write with the policy's present weights; behind it, it sleeps."""
-    sampler.wake()
-    sampler.sync()
-    yield sampler
-    sampler.sleep()  # not after an error: a dead engine would hide it behind another
+    with sampler.placed():
+        sampler.wake()
+        sampler.sync()
+        yield sampler
+        sampler.sleep()  # not after an error: a dead engine would hide it behind another

@@ -8,7 +8,7 @@ our own (``decoder``), others through their own forward (``whole``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from ftkit.core.group import Answer
+from ftkit.core.phase import beat
+from ftkit.parallel.placement import IN_PLACE, Placement
 from ftkit.samplers.base import Sampler
 from ftkit.samplers.cache import compact
 from ftkit.samplers.choose import choose
@@ -53,6 +55,7 @@ class HFSampler(Sampler):
         stop: ids of tokens that end an answer.
         rows: how many answers go through the model at once, at most (but all of one prompt's do).
         cache_tokens: of how many tokens keys and values are held, prompts included, at most.
+        placement: where the weights lie; they are gathered once for all that is written.
     """
 
     model: Any
@@ -61,6 +64,11 @@ class HFSampler(Sampler):
     stop: Sequence[int]
     rows: int = 512
     cache_tokens: int = 2**17
+    placement: Placement = IN_PLACE
+
+    def placed(self) -> AbstractContextManager[None]:
+        """Have whole weights here (``Sampler.placed``)."""
+        return self.placement.whole()
 
     def generate(
         self,
@@ -147,6 +155,7 @@ class HFSampler(Sampler):
         rows, t = torch.arange(len(limits)), 0
         while True:
             u = None if chance is None else chance[t, rows.to(device)]
+            beat()
             tokens, logp = draw(state.logits, u, self.config)
             yield _Step(rows, tokens, logp)
             t += 1

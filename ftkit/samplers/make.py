@@ -71,7 +71,8 @@ def sampler_of(
         engine: the vLLM that writes them; None = the embedded sampler.
     """
     if engine is None:
-        return HFSampler(policy.model, policy.tokenizer, config, stop)
+        placement = policy.placement
+        return HFSampler(policy.model, policy.tokenizer, config, stop, placement=placement)
     from ftkit.samplers.vllm.sampler import VLLMSampler
 
     return VLLMSampler(engine, policy, config, stop)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ftkit.core.batch import collate
 from ftkit.core.errors import RunError
 from ftkit.core.group import Answer, Group
-from ftkit.core.reduce import Mean
 from ftkit.verifiers.base import STATUSES, Item
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from ftkit.core.batch import Batch
     from ftkit.model.policy import Policy
+    from ftkit.parallel.world import World
     from ftkit.samplers.base import Sampler
     from ftkit.verifiers.base import Judge, Verdict
 
@@ -36,6 +36,8 @@ class Asking:
     """Who answers, who judges, and what the trainer wants to know of an answer beforehand."""
 
     policy: Policy
+    world: World
+    """The ranks among which prompts are dealt."""
     sampler: Sampler
     judge: Judge
     answers: int
@@ -84,43 +86,49 @@ class Asking:
             groups.append(group.with_answers(*mine))
         return groups
 
-    def prepared(self, groups: Sequence[Group]) -> tuple[list[Group], Told]:
+    def prepared(self, groups: Mapping[int, Group]) -> tuple[dict[int, Group], Told]:
         """Return what is learnt from: judged answers alone, with what is known of each token.
 
-        Groups without a judged answer are left out, unless there is no other.
+        Groups without a judged answer are left out, unless there is no other on any rank.
+
+        Args:
+            groups: this rank's, by their places.
         """
-        kept = [
-            group.with_answers(*(a for a in group.answers if a.reward is not None))
-            for group in groups
-        ]
-        kept = [group for group in kept if group.answers] or kept
+        judged = {
+            place: group.with_answers(*(a for a in group.answers if a.reward is not None))
+            for place, group in groups.items()
+        }
+        kept = {place: group for place, group in judged.items() if group.answers}
+        if not sum(self.world.gather([len(kept)])):
+            kept = judged
         told: Told = {}
         looks: dict[str, Look] = dict(self.looks or {})
         if self.keeps_old:
             looks["old"] = self.policy.without_graph
-        if looks and any(group.answers for group in kept):
-            batch = collate(kept)
+        rows = list(kept.values())
+        if looks:
+            batch = collate(rows)
             with self.policy.at(self.temperature):
                 found = {name: look(batch).cpu() for name, look in looks.items()}
             if "old" in found:
-                told["sampler_gap"] = _gap(kept, found["old"])
-            kept = [_with(group, b, found) for b, group in enumerate(kept)]
+                told |= self.world.means({"sampler_gap": _gap(rows, found["old"])})
+            rows = [_with(group, b, found) for b, group in enumerate(rows)]
         if self.finish is not None:
-            kept, more = self.finish(kept)
+            rows, more = self.finish(rows)
             told |= more
-        return kept, told
+        return dict(zip(kept, rows, strict=True)), told
 
-    def report(self, groups: Sequence[Group]) -> Told:
-        """Return what the answers to prompts come to, judged or not."""
+    def report(self, groups: Sequence[Group]) -> dict[str, tuple[float, float]]:
+        """Return what the answers to prompts come to, judged or not: of each measure (sum, n)."""
         answers = [answer for group in groups for answer in group.answers]
-        n = max(len(answers), 1)
+        n = float(len(answers))
         status = Counter(answer.status for answer in answers)
         told = {
-            "length": sum(len(answer.tokens) for answer in answers) / n,
-            "truncated": sum(answer.finish == "length" for answer in answers) / n,
+            "length": (float(sum(len(answer.tokens) for answer in answers)), n),
+            "truncated": (float(sum(answer.finish == "length" for answer in answers)), n),
         }
-        told |= {name: status[name] / n for name in STATUSES if name != "incorrect"}
-        return told
+        shown = (name for name in STATUSES if name != "incorrect")
+        return told | {name: (float(status[name]), n) for name in shown}
 
     def _check(self, group: Group, answers: Sequence[Answer]) -> None:
         rewards = [answer.reward for answer in answers if answer.reward is not None]
@@ -149,12 +157,12 @@ def _with(group: Group, b: int, found: Mapping[str, Tensor]) -> Group:
     return group.with_answers(*answers)
 
 
-def _gap(groups: Sequence[Group], old: Tensor) -> float:
-    """Return the mean difference between sampler and trainer, in nats a token."""
-    gap = Mean(old.new_zeros(()), old.new_zeros(()))
+def _gap(groups: Sequence[Group], old: Tensor) -> tuple[float, float]:
+    """Return by how much sampler and trainer differ, in nats, and over how many tokens."""
+    total, count = old.new_zeros(()), 0
     for b, group in enumerate(groups):
         for k, answer in enumerate(group.answers):
             if answer.logp:
                 apart = (old[b, k, : len(answer.logp)] - old.new_tensor(answer.logp)).abs()
-                gap = Mean(gap.total + apart.sum(), gap.count + len(answer.logp))
-    return float(gap.total / gap.count.clamp(min=1))
+                total, count = total + apart.sum(), count + len(answer.logp)
+    return float(total), float(count)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,10 @@ class Rollouts(Source):
     A rollout is of ``prompts`` times ``updates`` prompts.  Each of its mini-batches is one step;
     with ``epochs`` it is gone through several times, each time in another order.  A checkpoint
     within a rollout holds it, so that a resumed run learns from the same answers.
+
+    A rollout is laid out in blocks of ``updates`` groups, of which each mini-batch takes one.
+    Ranks are dealt whole blocks, so that every mini-batch is made of the same groups, and of about
+    as many of each rank's, whatever their number.
     """
 
     sets: Sequence[Rows]
@@ -52,19 +56,21 @@ class Rollouts(Source):
     """Of how many rollouts the newest is, from 1; 0 = there is none yet."""
     asked: int = 0
     """Prompts asked so far, over all ranks."""
-    held: list[Group] = field(default_factory=list)
-    """The newest rollout."""
+    count: int = 0
+    """Places in the newest rollout, over all ranks."""
+    held: dict[int, Group] = field(default_factory=dict)
+    """This rank's groups of the newest rollout, by place."""
     _told: dict[str, float] = field(default_factory=dict)
     _samples: list[dict[str, Any]] = field(default_factory=list)
 
     def groups(self, step: int) -> Sequence[Group]:
         """Return this rank's groups of a step; the first of a rollout has all of it sampled."""
-        number, place = divmod(step - 1, self.updates * self.epochs)
+        number, at = divmod(step - 1, self.updates * self.epochs)
         if self.rollout != number + 1:
             self._roll(number + 1, step)
-        epoch, part = divmod(place, self.updates)
-        order = self._shuffled(epoch)
-        return [self.held[i] for i in order[part :: self.updates] or order[:1]]
+        epoch, part = divmod(at, self.updates)
+        places = (place for place in self._mini_batch(epoch, part) if place in self.held)
+        return [self.held[place] for place in places]
 
     def told(self) -> Mapping[str, float]:
         """Return what the newest rollout came to, in the step that it was sampled for."""
@@ -77,25 +83,41 @@ class Rollouts(Source):
         return samples
 
     def state(self) -> dict[str, Any]:
-        """Return the newest rollout and how many prompts were asked before."""
+        """Return this rank's part of the newest rollout, and how many prompts were asked before."""
         return {
             "rollout": self.rollout,
             "asked": self.asked,
-            "held": [group.to_json() for group in self.held],
+            "count": self.count,
+            "held": {place: group.to_json() for place, group in self.held.items()},
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Take a rollout back."""
-        self.rollout, self.asked = state["rollout"], state["asked"]
-        self.held = [Group.from_json(row) for row in state["held"]]
+    def load(self, states: Sequence[dict[str, Any]]) -> None:
+        """Take a rollout back, of whatever number of ranks."""
+        one = states[0]
+        self.rollout, self.asked, self.count = one["rollout"], one["asked"], one["count"]
+        rows = {int(place): row for state in states for place, row in state["held"].items()}
+        self.held = {p: Group.from_json(row) for p, row in sorted(rows.items()) if self._is_mine(p)}
 
-    def _shuffled(self, epoch: int) -> list[int]:
-        """Return the order of the rollout's groups in one pass over them."""
+    def _is_mine(self, place: int) -> bool:
+        return place // self.updates % self.world.size == self.world.rank
+
+    def _mini_batch(self, epoch: int, part: int) -> Iterator[int]:
+        """Yield the places of a mini-batch, one in each block."""
+        if self.count < self.updates:  # too few for each to have its own
+            yield from [self._shuffled(epoch, 0)[part] % self.count] if self.count else ()
+            return
+        for block in range(-(-self.count // self.updates)):
+            place = block * self.updates + self._shuffled(epoch, block)[part]
+            if place < self.count:
+                yield place
+
+    def _shuffled(self, epoch: int, block: int) -> list[int]:
+        """Return which group of a block goes to which mini-batch, in one pass over the rollout."""
         if self.updates == 1:
-            return list(range(len(self.held)))
-        seed = [self.order.seed, self.rollout, epoch]
+            return [0]
+        seed = [self.order.seed, self.rollout, epoch, block]
         stream = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
-        order: list[int] = stream.permutation(len(self.held)).tolist()
+        order: list[int] = stream.permutation(self.updates).tolist()
         return order
 
     def _roll(self, number: int, step: int) -> None:
@@ -109,40 +131,63 @@ class Rollouts(Source):
             raise
         self.rollout = number
         self.held, told = self.asking.prepared(found)
-        told |= self.asking.report(fresh)
+        sums = self.asking.report(list(fresh.values()))
         if self.drop:
-            told["dropped"] = sum(not is_mixed(group) for group in fresh) / max(len(fresh), 1)
+            alike = sum(not is_mixed(group) for group in fresh.values())
+            sums["dropped"] = float(alike), float(len(fresh))
+        told |= self.world.means(sums)
         told["seconds"] = round(time.perf_counter() - start, 6)
         self._told = told
-        version = self.asking.policy.version
-        self._samples = [
-            {"step": step, "decoding": "rollout", "version": version, **group.to_json()}
-            for group in fresh[: self.logged]
-        ]
+        about = {"step": step, "decoding": "rollout", "version": self.asking.policy.version}
+        logged = [(p, group.to_json()) for p, group in fresh.items() if p < self.logged]
+        self._samples = [{**about, **row} for _, row in sorted(self.world.gather(logged), key=_at)]
 
-    def _found(self, wanted: int) -> tuple[list[Group], list[Group]]:
-        """Return the groups to learn from, and all that were asked."""
-        first = fresh = self._ask(wanted)
+    def _found(self, wanted: int) -> tuple[dict[int, Group], dict[int, Group]]:
+        """Return the groups to learn from, and all that were asked; this rank's, by place."""
+        fresh = self._ask(wanted, 0)
+        self.count, first = wanted, fresh
         if not self.drop:
             return fresh, fresh
-        kept = [group for group in fresh if is_mixed(group)]
+        kept = {place: group for place, group in fresh.items() if is_mixed(group)}
+        total = sum(self.world.gather([len(kept)]))
+        asked = wanted
         for _ in range(self.refill):
-            missing = wanted - self.world.gather([len(kept)])[0] * self.world.size
-            if missing <= 0:
+            if total >= wanted:
                 break
-            more = self._ask(missing)
-            fresh = fresh + more
-            kept += [group for group in more if is_mixed(group)]
-        return kept or first, fresh  # a run goes on where there is nothing to learn
+            more = self._ask(wanted - total, asked)
+            asked += wanted - total
+            fresh = fresh | more
+            kept |= {place: group for place, group in more.items() if is_mixed(group)}
+            total = sum(self.world.gather([len(kept)]))
+        if not total:  # a run goes on where there is nothing to learn
+            return first, fresh
+        self.count = total
+        return self._moved_up(kept), fresh
 
-    def _ask(self, count: int) -> list[Group]:
-        """Have this rank's share of the next prompts answered and judged."""
+    def _moved_up(self, kept: Mapping[int, Group]) -> dict[int, Group]:
+        """Close the gaps between places, each group going to the rank that its new place is of."""
+        places = sorted(self.world.gather(list(kept)))
+        new = {place: at for at, place in enumerate(places)}
+        mine = {new[place]: group for place, group in kept.items()}
+        if self.world.size > 1:
+            leaving = [(at, group) for at, group in mine.items() if not self._is_mine(at)]
+            mine |= dict(self.world.gather(leaving))
+        return {at: group for at, group in sorted(mine.items()) if self._is_mine(at)}
+
+    def _ask(self, count: int, first: int) -> dict[int, Group]:
+        """Have this rank's share of the next prompts answered and judged; places from ``first``."""
         rows = [
-            (self.asked + i, self.sets[s][row])
+            (first + i, (self.asked + i, self.sets[s][row]))
             for i, (s, row) in enumerate(self.order.rows_from(self.asked, count))
         ]
         self.asked += count
-        return self.asking.answered(rows[self.world.rank :: self.world.size])
+        mine = [row for row in rows if self._is_mine(row[0])]
+        groups = self.world.together(lambda: self.asking.answered([row for _, row in mine]))
+        return {place: group for (place, _), group in zip(mine, groups, strict=True)}
+
+
+def _at(row: tuple[int, Any]) -> int:
+    return row[0]
 
 
 def is_mixed(group: Group) -> bool:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ftkit.core.errors import RunError
 from ftkit.objectives.value import Value
 from ftkit.train.learner import Learner, Outcome
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ftkit.core.batch import Batch
-    from ftkit.train.optimizer import Optimizer
+    from ftkit.parallel.pieces import Piece, Stored
+    from ftkit.train.optimizer import Update
 
 OF_CRITIC = "critic."
 """What the names of the critic's weights begin with in a checkpoint."""
@@ -49,50 +47,37 @@ REMEDY = "lower its learning rate, or go back to an older checkpoint"
 
 @dataclass
 class BothOptimizers:
-    """The optimizers of a policy and of a critic with a body of its own, as one (``Update``)."""
+    """The updates of a policy and of a critic with a body of its own, as one (``Update``)."""
 
-    policy: Optimizer
-    critic: Optimizer
+    policy: Update
+    critic: Update
     critic_rate: float
     """The critic's learning rate, in parts of the policy's."""
-    _norm: float = 0.0
-
-    @property
-    def weights(self) -> Mapping[str, Tensor]:
-        """The weights of both, by name."""
-        mine = {OF_CRITIC + name: weight for name, weight in self.critic.weights.items()}
-        return {**self.policy.weights, **mine}
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
         self.policy.zero_grad()
         self.critic.zero_grad()
 
-    def clip(self) -> float:
-        """Clip each gradient by itself; return the norm of the policy's.
+    def step(self, lr: float) -> dict[str, float]:
+        """Clip each gradient by itself, and update both; the norm is the policy's.
 
         Raises:
-            RunError: if the critic's is no number.
+            RunError: if the critic's is no number; the policy is not updated then.
         """
-        self._norm = self.critic.clip()
-        if not math.isfinite(self._norm):
+        of_critic = self.critic.step(lr * self.critic_rate)["grad_norm"]
+        if not math.isfinite(of_critic):
             raise RunError(
-                f"the critic's gradient has norm {self._norm}; no update was made: {REMEDY}"
+                f"the critic's gradient has norm {of_critic}; no update was made: {REMEDY}"
             )
-        return self.policy.clip()
+        return {**self.policy.step(lr), "critic_grad_norm": of_critic}
 
-    def step(self, lr: float) -> dict[str, float]:
-        """Update both."""
-        told = self.policy.step(lr)
-        self.critic.step(lr * self.critic_rate)
-        return {**told, "critic_grad_norm": self._norm}
+    def pieces(self) -> dict[str, Piece]:
+        """Return this rank's part of both."""
+        own = {OF_CRITIC + name: piece for name, piece in self.critic.pieces().items()}
+        return {**self.policy.pieces(), **own}
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint needs besides the weights."""
-        return {"policy": self.policy.state(), "critic": self.critic.state()}
-
-    def load(self, weights: Mapping[str, Tensor], state: dict[str, Any]) -> None:
-        """Take weights and state back from a checkpoint."""
-        own = {n.removeprefix(OF_CRITIC): w for n, w in weights.items() if n.startswith(OF_CRITIC)}
-        self.policy.load(weights, state["policy"])
-        self.critic.load(own, state["critic"])
+    def load(self, stored: Stored) -> None:
+        """Take both back from a checkpoint."""
+        self.policy.load(stored)
+        self.critic.load(stored.under(OF_CRITIC))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import comb
 from typing import TYPE_CHECKING, Any
 
 from ftkit.core.group import Answer, Group
 from ftkit.core.intervals import Estimate, by_cluster, clustered_mean, clustered_share
 from ftkit.data.truth import with_truth
+from ftkit.parallel.world import OneProcess
 from ftkit.samplers.base import awake
 from ftkit.samplers.config import SampleConfig
 from ftkit.samplers.make import sampler_of
@@ -19,6 +21,7 @@ from ftkit.verifiers.base import STATUSES, Item, Judge, Verdict
 if TYPE_CHECKING:
     from ftkit.model.policy import Policy
     from ftkit.objectives import Objective
+    from ftkit.parallel.world import World
     from ftkit.samplers.base import Sampler
     from ftkit.samplers.vllm.base import Engine
 
@@ -62,6 +65,7 @@ def answer(
     keys: Sequence[int],
     seed: int,
     engine: Engine | None = None,
+    world: World | None = None,
 ) -> Answered:
     """Have each prompt answered and judged, greedily and, with a temperature above 0, by draws.
 
@@ -74,12 +78,16 @@ def answer(
         keys: what each prompt's draws depend on.
         seed: of the draws.
         engine: the vLLM that writes them; None = the embedded sampler.
+        world: the ranks, each of which has its share answered; None = there are no others.
     """
+    world = world or OneProcess()
     groups = [with_truth(group, policy.tokenizer, stop) for group in groups]
     out = Answered([{"truth": group.truth} for group in groups])
     for sampler, answers, suffix in _samplers(policy, sample or GREEDY, stop, engine):
+        mine = partial(_judge, world.mine(groups), sampler, judge)
         with awake(sampler):
-            judged = _judge(groups, sampler, judge, answers=answers, keys=keys, seed=seed)
+            own = partial(mine, answers=answers, keys=world.mine(keys), seed=seed)
+            judged = world.joined(world.together(own))
         if suffix:
             out.figures |= pass_at(groups, judged)
         out.figures |= {name + suffix: one for name, one in _figures(groups, judged).items()}

@@ -1,11 +1,14 @@
 """Checkpoints: written aside, synced, renamed, marked COMPLETE last; none is ever half there.
 
-RUN/checkpoints/step-000100/weights.safetensors   the trainable weights, float32
-optimizer.pt          the optimizer's state (loads with weights_only)
+RUN/checkpoints/step-000100/shard-00000.safetensors   a rank's pieces of the trainable weights and
+                      of the optimizer's state, float32 (``parallel.pieces``); one file a rank
+rollout-00000.json    the answers that a rank is learning from, where the method samples them
 memory.safetensors    what the method remembers of each prompt, where it does: ids and values
-rollout.json          the answers that are being learnt from, where the method samples them
-state.json            the step, measures, and what they belong to
+state.json            the step, measures, what they belong to, and the files with their sizes
 COMPLETE              there once everything else is on the disk
+
+Pieces belong to parameters and not to ranks: any number of ranks, at any stage of ZeRO, goes on
+from them.
 """
 
 from __future__ import annotations
@@ -13,22 +16,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from ftkit.core.errors import RunError, disk_is_full, user_error
+from ftkit.parallel.pieces import Piece, Stored, save_pieces
+from ftkit.parallel.world import OneProcess, World
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MARKER = "COMPLETE"
 MEMORY = "memory.safetensors"
-SOURCE = "rollout.json"
+SHARDS, SOURCES = "shard-*.safetensors", "rollout-*.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,54 +40,71 @@ class Saved:
     """What a checkpoint holds."""
 
     step: int
-    weights: Mapping[str, Tensor]
-    optimizer: dict[str, Any]
+    stored: Stored
+    """The trainable weights and the optimizer's state."""
     state: dict[str, Any]
     memory: Mapping[str, Tensor] | None = None
-    source: dict[str, Any] | None = None
+    sources: Sequence[dict[str, Any]] = ()
+    """What each rank's source had."""
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The trainable weights, whole, float32, by name."""
+        return {name: self.stored.whole(name) for name in self.stored.names}
 
 
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        """Take the folder that holds them and how many of the newest stay."""
+    def __init__(self, folder: Path, keep: int, world: World | None = None) -> None:
+        """Take the folder that holds them, how many of the newest stay, and who writes them."""
         self.folder = folder
         self._keep = keep
+        self._world = world or OneProcess()
 
-    def save(self, saved: Saved, keep_too: int | None = None) -> Path:
-        """Write a checkpoint, then remove those that are too old.
+    def save(
+        self,
+        step: int,
+        pieces: Mapping[str, Piece],
+        state: Mapping[str, Any],
+        *,
+        memory: Mapping[str, Tensor] | None = None,
+        source: Mapping[str, Any] | None = None,
+        keep_too: int | None = None,
+    ) -> Path:
+        """Write a checkpoint, then remove those that are too old; on all ranks together.
 
         Args:
-            saved: what to write.
+            step: after which it is.
+            pieces: this rank's.
+            state: the same on every rank; JSON.
+            memory: the same on every rank.
+            source: this rank's; JSON.
             keep_too: the step of one that stays though it is old: the best.
 
         Raises:
-            UserError: if the disk is full; older checkpoints are then as they were.
+            UserError: if a disk is full; older checkpoints are then as they were.
         """
-        final = self.folder / f"step-{saved.step:06d}"
+        final = self.folder / f"step-{step:06d}"
         aside = self.folder / f".tmp-{final.name}"
-        shutil.rmtree(aside, ignore_errors=True)
+        world = self._world
+        writing = _Writing(aside, world)
+
+        def complete() -> None:
+            if world.leads:
+                writing.complete({"step": step, **state, "ranks": world.size})
+                shutil.rmtree(final, ignore_errors=True)
+                aside.rename(final)
+                _sync(self.folder)
+                self._rotate(step, keep_too)
+
         try:
-            aside.mkdir(parents=True)
-            weights = {n: w.detach().cpu().contiguous() for n, w in saved.weights.items()}
-            save_file(weights, aside / "weights.safetensors")
-            torch.save(saved.optimizer, aside / "optimizer.pt")
-            if saved.memory is not None:
-                save_file(dict(saved.memory), aside / MEMORY)
-            if saved.source is not None:
-                (aside / SOURCE).write_text(json.dumps(saved.source))
-            (aside / "state.json").write_text(json.dumps({"step": saved.step, **saved.state}))
-            for path in aside.iterdir():
-                _sync(path)
-            (aside / MARKER).touch()
-            _sync(aside / MARKER)
-            _sync(aside)
-            shutil.rmtree(final, ignore_errors=True)
-            aside.rename(final)
-            _sync(self.folder)
+            world.together(writing.begin)
+            world.together(lambda: writing.own(pieces, source, memory))
+            world.together(complete)
         except Exception as error:
-            shutil.rmtree(aside, ignore_errors=True)
+            if world.leads:
+                shutil.rmtree(aside, ignore_errors=True)
             if not disk_is_full(error):
                 raise
             raise user_error(
@@ -91,7 +112,6 @@ class Checkpoints:
                 "the disk is full; older checkpoints are untouched",
                 "free some space, then --resume",
             ) from error
-        self._rotate(saved.step, keep_too)
         return final
 
     def steps(self) -> list[int]:
@@ -105,28 +125,18 @@ class Checkpoints:
     def load(self, step: int | None = None) -> Saved | None:
         """Read a checkpoint; None = the newest complete one, if there is any.
 
+        All ranks read the same one: that which the first of them finds.
+
         Raises:
             RunError: if a file of it cannot be read though it was complete.
         """
-        steps = self.steps()
         if step is None:
-            if not steps:
+            found = self._world.gather([self.steps()])[0]
+            if not found:
                 return None
-            step = steps[-1]
+            step = found[-1]
         path = self.folder / f"step-{step:06d}"
-        try:
-            state = json.loads((path / "state.json").read_text())
-            weights = load_file(path / "weights.safetensors")
-            optimizer = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
-            memory = load_file(path / MEMORY) if (path / MEMORY).is_file() else None
-            rolled = path / SOURCE
-            source = json.loads(rolled.read_text()) if rolled.is_file() else None
-        except Exception as error:
-            raise RunError(
-                f"{path}: the checkpoint is damaged ({error}); remove that folder and --resume "
-                "from the one before it"
-            ) from error
-        return Saved(state.pop("step"), weights, optimizer, state, memory, source)
+        return self._world.together(lambda: _read(path))
 
     def _rotate(self, newest: int, keep_too: int | None) -> None:
         """Remove what is too old, and what an earlier, longer life of this run left behind."""
@@ -137,6 +147,67 @@ class Checkpoints:
             path = self.folder / f"step-{step:06d}"
             (path / MARKER).unlink()  # first, so that a half-removed one is not taken for whole
             shutil.rmtree(path)
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """A checkpoint on its way to the disk."""
+
+    folder: Path
+    world: World
+
+    def begin(self) -> None:
+        """Make the folder."""
+        if self.world.leads:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+
+    def own(
+        self,
+        pieces: Mapping[str, Piece],
+        source: Mapping[str, Any] | None,
+        memory: Mapping[str, Tensor] | None,
+    ) -> None:
+        """Write what is this rank's to write."""
+        rank = f"{self.world.rank:05d}"
+        save_pieces(pieces, self.folder / f"shard-{rank}.safetensors")
+        _sync(self.folder / f"shard-{rank}.safetensors")
+        if source is not None:
+            _write(self.folder / f"rollout-{rank}.json", json.dumps(source))
+        if memory is not None and self.world.leads:
+            save_file(dict(memory), self.folder / MEMORY)
+            _sync(self.folder / MEMORY)
+
+    def complete(self, state: Mapping[str, Any]) -> None:
+        """Write what says of everything else that it is there."""
+        sizes = {path.name: path.stat().st_size for path in sorted(self.folder.iterdir())}
+        _write(self.folder / "state.json", json.dumps({**state, "files": sizes}))
+        _write(self.folder / MARKER, "")
+        _sync(self.folder)
+
+
+def _read(path: Path) -> Saved:
+    try:
+        state = json.loads((path / "state.json").read_text())
+        for name, size in state.pop("files").items():
+            found = (path / name).stat().st_size
+            if found != size:
+                raise ValueError(f"{name} has {found} bytes, and had {size} when it was written")
+        del state["ranks"]
+        stored = Stored.at(sorted(path.glob(SHARDS)))
+        memory = load_file(path / MEMORY) if (path / MEMORY).is_file() else None
+        sources = [json.loads(file.read_text()) for file in sorted(path.glob(SOURCES))]
+    except Exception as error:
+        raise RunError(
+            f"{path}: the checkpoint is damaged ({error}); remove that folder and --resume "
+            "from the one before it"
+        ) from error
+    return Saved(state.pop("step"), stored, state, memory, sources)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+    _sync(path)
 
 
 def _sync(path: Path) -> None:

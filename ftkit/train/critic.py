@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from ftkit.core.advantages import gae
 from ftkit.core.batch import collate
 from ftkit.model.layout import Layout, lay_out
 from ftkit.model.reader import Reader, bare
+from ftkit.model.scalar import ScalarTail
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,11 +36,13 @@ class Critic(Reader):
     head: nn.Linear | None = None
     """From a hidden state to one number; given by name, never None."""
 
-    def forward(self, batch: Batch) -> Tensor:
+    tail: ScalarTail | None = field(default=None, kw_only=True)
+    """The head as a module, where an engine holds the weights."""
+
+    def read(self, batch: Batch) -> Tensor:
         """Return V of the state in which each token was written: float32 [B, K, T].
 
-        In one go, with a graph where gradients are on, on ``device``; 0 where ``batch.mask`` is
-        False.
+        0 where ``batch.mask`` is False (``forward``).
         """
         layout = lay_out(batch)
         return self.scatter(batch, layout, self._values(batch, layout))
@@ -53,14 +55,14 @@ class Critic(Reader):
         """
         out = torch.zeros(batch.size[:2])
         rows = batch.truncated.any(-1).nonzero().flatten().tolist()
-        if not rows:
-            return out
         own = batch.take(rows)
         read = torch.zeros(own.size)
-        for part in self.parts(own):
-            piece = part.of(own)
-            layout = lay_out(piece, whole=True)
-            part.put(read, self.scatter(piece, layout, self._values(piece, layout)).cpu())
+        for part, piece in self.passes(own):
+            found = self.placement.through(self._at_each, piece)
+            if part is not None:
+                part.put(read, found.cpu())
+        if not rows:
+            return out
         last = (own.length - 1).clamp(min=0)[..., None]
         out[rows] = read.gather(-1, last).squeeze(-1).where(own.truncated & (own.length > 0), 0.0)
         return out
@@ -81,14 +83,29 @@ class Critic(Reader):
         gap = (found - expected).abs().mean().item()
         return gap, f"values differ by {gap:.2g}"
 
+    def modules(self) -> dict[str, nn.Module]:
+        """Return the model, and the head as it is used here."""
+        self.tail = self._tail
+        return {**super().modules(), "tail": self.tail}
+
+    def _at_each(self, batch: Batch) -> Tensor:
+        """Return V of the state behind each token: [B, K, T]."""
+        layout = lay_out(batch, whole=True)
+        return self.scatter(batch, layout, self._values(batch, layout))
+
     def _values(self, batch: Batch, layout: Layout) -> Tensor:
         return self._of(self.hidden(batch, layout))
 
     def _of(self, hidden: Tensor) -> Tensor:
+        values: Tensor = self._tail(hidden)
+        return values
+
+    @property
+    def _tail(self) -> ScalarTail:
+        if self.tail is not None:
+            return self.tail
         assert self.head is not None
-        bias = None if self.head.bias is None else self.head.bias.float()
-        values = functional.linear(hidden.float(), self.head.weight.float(), bias)
-        return values.squeeze(-1)
+        return ScalarTail(self.head)
 
 
 @dataclass
@@ -108,12 +125,13 @@ class Advantages:
         """
         batch = collate(groups)
         advantage = returns = value = torch.zeros(batch.size, dtype=torch.float64)
+        after = self.critic.after(batch)  # on all ranks, also where there is nothing
         if batch.mask.any():
             value = batch["value"].double()
             advantage, returns = gae(
                 self._rewards(batch),
                 value,
-                self.critic.after(batch),
+                after,
                 batch.mask,
                 gamma=self.method.gamma,
                 lam=self.method.lam,

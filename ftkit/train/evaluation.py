@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ftkit.core.errors import RunError
 from ftkit.core.intervals import Estimate, by_cluster, clustered_mean
 from ftkit.model.policy import Policy
+from ftkit.parallel.world import OneProcess
 from ftkit.train.answers import answer
 from ftkit.train.ranking import Compared, outcome, ranking_figures, ranking_report
 from ftkit.train.score import Ranker, Score, Scored, score_rows, told
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ftkit.core.group import Group
     from ftkit.model.reader import Reader
     from ftkit.objectives import Objective
+    from ftkit.parallel.world import World
     from ftkit.samplers.config import SampleConfig
     from ftkit.samplers.vllm.base import Engine
     from ftkit.verifiers.base import Judge
@@ -83,6 +85,7 @@ def evaluate(
     stop: Sequence[int] = (),
     seed: int = 0,
     engine: Engine | None = None,
+    world: World | None = None,
 ) -> Measures:
     """Measure the held-out rows: for the same weights always the same rows, draws and result.
 
@@ -97,6 +100,7 @@ def evaluate(
         stop: ids of tokens that end an answer.
         seed: of the choice of rows and of the draws.
         engine: the vLLM that writes answers; None = the embedded sampler.
+        world: the ranks, each of which measures its share; None = there are no others.
 
     Raises:
         RunError: if scores of answers that are compared are not finite, naming rows (LAWS L6).
@@ -104,7 +108,8 @@ def evaluate(
     chosen = choose(len(dataset), limit, seed)
     groups = [dataset[i] for i in chosen]
     ranker = ranker or objective or Score("log_likelihood")
-    scored = _scored(policy, groups, ranker, objective)
+    world = world or OneProcess()
+    scored = _scored(policy, groups, ranker, objective, world)
     rows = [_row(*each) for each in zip(groups, scored, strict=True)]
     require_numbers(rows, [all(map(math.isfinite, one.scores)) for one in scored], "scores")
     ranked, ranking = _ranking(_compared(groups, scored), ranker)
@@ -113,7 +118,7 @@ def evaluate(
     if judge is not None:
         assert isinstance(policy, Policy)  # no recipe has both a verifier and a reward model
         who = partial(answer, policy, judge=judge, sample=sample, stop=stop, engine=engine)
-        answered = who(groups, keys=chosen, seed=seed)
+        answered = who(groups, keys=chosen, seed=seed, world=world)
         figures |= answered.figures
         rows = [row | more for row, more in zip(rows, answered.rows, strict=True)]
     return Measures(
@@ -137,13 +142,17 @@ def _ranking(
 
 
 def _scored(
-    policy: Reader, groups: Sequence[Group], ranker: Ranker, objective: Objective | None
+    policy: Reader,
+    groups: Sequence[Group],
+    ranker: Ranker,
+    objective: Objective | None,
+    world: World,
 ) -> Sequence[Scored]:
     """Return what the policy makes of given answers; nothing, where there are only prompts."""
     sampled = objective is not None and objective.kind == "rollouts"
     if sampled and any(is_asked_only(group) for group in groups):
         return [Scored(0, None, (), None) for _ in groups]
-    return score_rows(policy, groups, ranker, objective)
+    return score_rows(policy, groups, ranker, objective, world)
 
 
 def is_asked_only(group: Group) -> bool:

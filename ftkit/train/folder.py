@@ -130,21 +130,28 @@ class RunFolder:
         return [path for path in self.path.iterdir() if path.name != ".lock"]
 
 
-def environment() -> dict[str, Any]:
+def versions() -> dict[str, str | None]:
+    """Return the versions of what a run computes with; None of what is not there."""
+    found: dict[str, str | None] = {"ftkit": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def environment(ranks: int = 1) -> dict[str, Any]:
     """Return what a run ran on: versions, hardware, the state of the code."""
     import torch
 
-    versions: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
+    found = versions()
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "ftkit": __version__,
-        "python": platform.python_version(),
-        "versions": versions,
+        "ftkit": found.pop("ftkit"),
+        "python": found.pop("python"),
+        "versions": found,
+        "ranks": ranks,
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),

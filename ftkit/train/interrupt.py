@@ -1,11 +1,11 @@
-"""SIGTERM and SIGINT: a run that is asked to stop writes a checkpoint first."""
+"""SIGTERM, SIGINT, SIGUSR1: a run that is asked to stop writes a checkpoint first."""
 
 from __future__ import annotations
 
 import signal
 from types import FrameType, TracebackType
 
-CAUGHT = (signal.SIGTERM, signal.SIGINT)
+CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Interrupt:
@@ -39,5 +39,5 @@ class Interrupt:
 
     @property
     def status(self) -> int:
-        """The exit status that a shell gives to the signal: 143 for SIGTERM, 130 for SIGINT."""
+        """The exit status that a shell gives to the signal: 143 for SIGTERM, 138 for SIGUSR1."""
         return 128 + int(self.signal or 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -13,18 +14,20 @@ import torch
 
 from ftkit.core.batch import collate
 from ftkit.core.errors import RunError, ServiceError
-from ftkit.train.checkpoint import Saved
+from ftkit.core.phase import phase
+from ftkit.train.measures import better, reaches, summary, value_of
 
 if TYPE_CHECKING:
     from ftkit.core.batch import Batch
     from ftkit.core.group import Group
     from ftkit.core.source import Source
-    from ftkit.train.checkpoint import Checkpoints
+    from ftkit.parallel.world import World
+    from ftkit.train.checkpoint import Checkpoints, Saved
     from ftkit.train.config import CheckpointConfig, EvalConfig, TrainConfig
     from ftkit.train.interrupt import Interrupt
     from ftkit.train.learner import Learner
     from ftkit.train.memory import Memory
-    from ftkit.train.monitor import Display, Journal
+    from ftkit.train.monitor import Display, Journal, Silent
     from ftkit.train.optimizer import Update
 
 CARRY = "carry"
@@ -73,9 +76,10 @@ class Loop:
     steps: int
     evaluate: Callable[[], Evaluation] | None
     checkpoints: Checkpoints
-    journal: Journal
+    journal: Journal | Silent
     display: Display
     interrupt: Interrupt
+    world: World
     train: TrainConfig
     eval: EvalConfig
     checkpoint: CheckpointConfig
@@ -98,20 +102,27 @@ class Loop:
         last step.
         """
         while (ended := self._ended()) is None:
-            try:
-                self._step()
-            except ServiceError:
-                if self.interrupt.signal is None or self.saved != self.state.step:
-                    raise
-                return self.interrupt.signal.name  # what failed was the wait for it
-            if self._due(self.eval.every) or self.state.step == self.steps:
-                self._evaluate()
-            ended, stopped = self._ended(), self.interrupt.signal
-            if ended or stopped or self._due(self.checkpoint.every):
-                self._save()
+            with phase("working", self.state.step + 1):
+                try:
+                    self._step()
+                except ServiceError:
+                    if (stopped := self._stopped()) is None or self.saved != self.state.step:
+                        raise
+                    return stopped.name  # what failed was the wait for it
+                if self._due(self.eval.every) or self.state.step == self.steps:
+                    self._evaluate()
+                ended, stopped = self._ended(), self._stopped()
+                if ended or stopped or self._due(self.checkpoint.every):
+                    self._save()
             if stopped and not ended:
                 return stopped.name
         return ended
+
+    def _stopped(self) -> signal.Signals | None:
+        """Return the signal by which any rank was asked to stop, the same on all."""
+        caught = [each for each in self.world.gather([self.interrupt.signal]) if each is not None]
+        self.interrupt.signal = caught[0] if caught else None
+        return self.interrupt.signal
 
     def _ended(self) -> str | None:
         """Return why there is nothing more to do; None if there is."""
@@ -133,16 +144,19 @@ class Loop:
         self.journal.append("samples.jsonl", self.source.samples())
         batch = self._batch(groups)
         self.optimizer.zero_grad()
-        outcome = self.learner.differentiate(batch)
-        norm = self.optimizer.clip()
-        if not (math.isfinite(outcome.loss) and math.isfinite(norm)):
-            raise RunError(self._diagnosis(step, outcome.loss, norm, groups, batch))
-        if self.memory is not None and outcome.carry is not None:
+        with phase("learning"):
+            outcome = self.learner.differentiate(batch)
+        if not math.isfinite(outcome.loss):
+            raise RunError(self._diagnosis(step, outcome.loss, math.nan, groups, batch))
+        with phase("updating"):
+            told = self.optimizer.step(self.rate(step))
+        if not math.isfinite(told["grad_norm"]):
+            raise RunError(self._diagnosis(step, outcome.loss, told["grad_norm"], groups, batch))
+        if self.memory is not None:
             outcome.metrics.update(self.memory.remember(batch.ids, outcome.carry))
-        told = self.optimizer.step(self.rate(step))
         self.state.step = self.learner.policy.version = step
         self.state.tokens += outcome.tokens
-        line = {"step": step, "loss": outcome.loss, "grad_norm": norm, **told}
+        line = {"step": step, "loss": outcome.loss, **told}
         line |= {"tokens": outcome.tokens, "trained": outcome.trained, **outcome.metrics}
         told = dict(self.source.told())
         self.seconds_sampling += told.pop("seconds", 0.0)  # no part of what two equal runs share
@@ -155,7 +169,8 @@ class Loop:
     def _groups(self, step: int) -> Sequence[Group]:
         """Return the groups of a step; what fails here, such as a verifier, costs no steps."""
         try:
-            return self.source.groups(step)
+            with phase("reading or sampling"):
+                return self.source.groups(step)
         except RunError:
             if self.state.step:
                 self._save()
@@ -186,7 +201,8 @@ class Loop:
         if self.evaluate is None:
             return
         try:
-            measured = self.evaluate()
+            with phase("evaluating"):
+                measured = self.evaluate()
         except RunError as error:
             if isinstance(error, ServiceError):
                 self._save()
@@ -219,25 +235,26 @@ class Loop:
         if self.saved == self.state.step:
             return
         state = {**vars(self.state), "belongs": self.belongs}
+        del state["step"]
         memory = None if self.memory is None else self.memory.state()
-        saved = Saved(
-            state.pop("step"),
-            self.optimizer.weights,
-            self.optimizer.state(),
-            state,
-            memory,
-            self.source.state(),
-        )
-        self.checkpoints.save(saved, keep_too=self.state.best_step)
+        with phase("saving"):
+            self.checkpoints.save(
+                self.state.step,
+                self.optimizer.pieces(),
+                state,
+                memory=memory,
+                source=self.source.state(),
+                keep_too=self.state.best_step,
+            )
         self.saved = self.state.step
 
     def resume(self, saved: Saved) -> None:
         """Go on from a checkpoint."""
-        self.optimizer.load(saved.weights, saved.optimizer)
+        self.optimizer.load(saved.stored)
         if self.memory is not None and saved.memory is not None:
             self.memory.load(saved.memory)
-        if saved.source is not None:
-            self.source.load(saved.source)
+        if saved.sources:
+            self.source.load(saved.sources)
         state = {key: value for key, value in saved.state.items() if key != "belongs"}
         self.state = State(step=saved.step, **state)
         self.learner.policy.version = saved.step
@@ -251,49 +268,20 @@ class Loop:
         """Name the rows behind a loss or gradient that is no number (LAWS L6)."""
         logp = self.learner.policy.without_graph(batch)
         finite = torch.isfinite(logp).flatten(1).all(1).tolist()
-        bad = [group for group, ok in zip(groups, finite, strict=True) if not ok]
-        head = f"step {step}: loss {loss}, gradient norm {norm}; no update was made"
+        bad = [
+            f"{g.id} ({g.source}) {g.prompt_text[:60]!r}"
+            for g, ok in zip(groups, finite, strict=True)
+            if not ok
+        ]
+        bad, rows = self.world.joined(bad), sum(self.world.gather([len(groups)]))
+        norm_told = (
+            "" if math.isnan(norm) and not math.isfinite(loss) else f", gradient norm {norm}"
+        )
+        head = f"step {step}: loss {loss}{norm_told}; no update was made"
         if not bad:
             return (
-                f"{head}. The log-probabilities of all {len(groups)} rows are finite, so the "
+                f"{head}. The log-probabilities of all {rows} rows are finite, so the "
                 "gradient overflowed: lower train.lr, or go back to an older checkpoint"
             )
-        names = "; ".join(f"{g.id} ({g.source}) {g.prompt_text[:60]!r}" for g in bad[:5])
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""  # noqa: PLR2004
-        return f"{head}. Rows with non-finite log-probabilities: {names}{more}"
-
-
-def value_of(found: Mapping[str, Any], name: str) -> float:
-    """Return a measure by the name that recipes use: ``eval.loss``, ``eval.exact_match``."""
-    value = found[name.removeprefix("eval.")]["value"]
-    return math.nan if value is None else float(value)
-
-
-def lower_is_better(name: str) -> bool:
-    """Whether a measure improves downwards."""
-    return name.removeprefix("eval.") in {"loss", "nll", "perplexity"}
-
-
-def reaches(name: str, value: float, target: float) -> bool:
-    """Whether a measure has reached its target.
-
-    >>> reaches("eval.loss", 1.9, 2.0), reaches("eval.exact_match", 0.4, 0.5)
-    (True, False)
-    """
-    return value <= target if lower_is_better(name) else value >= target
-
-
-def better(name: str, value: float, than: float) -> bool:
-    """Whether a measure is strictly better than another."""
-    return value < than if lower_is_better(name) else value > than
-
-
-def summary(found: Mapping[str, Any]) -> str:
-    """Put an evaluation in a line.
-
-    >>> summary({"n": 3, "loss": {"value": 1.25}})
-    'eval n 3  loss 1.25'
-    """
-    figures = {k: v["value"] for k, v in found.items() if isinstance(v, Mapping) and "value" in v}
-    told = (f"{k} no number" if v is None else f"{k} {v:.4g}" for k, v in figures.items())
-    return "  ".join([f"eval n {found['n']}", *told])
+        return f"{head}. Rows with non-finite log-probabilities: {'; '.join(bad[:5])}{more}"

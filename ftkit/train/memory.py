@@ -33,20 +33,22 @@ class Memory:
         known = [self.table.get(name, math.nan) for name in ids]
         return torch.tensor(known, dtype=torch.float64)
 
-    def remember(self, ids: Sequence[str], carry: Tensor) -> dict[str, float]:
+    def remember(self, ids: Sequence[str], carry: Tensor | None) -> dict[str, float]:
         """Take what a step found, on all ranks.
 
         Of a prompt that came several times the mean is kept, of what the logarithms are of.
 
         Args:
             ids: this rank's prompts.
-            carry: float64 [B], on the CPU; NaN where nothing was found.
+            carry: float64 [B], on the CPU; NaN where nothing was found; None where there was
+                no prompt, or nothing was found of any.
 
         Returns:
             Quantiles of what all ranks found, as metrics.
         """
         found: dict[str, list[float]] = defaultdict(list)
-        for name, value in self.world.gather(list(zip(ids, carry.tolist(), strict=True))):
+        mine = [] if carry is None else list(zip(ids, carry.tolist(), strict=True))
+        for name, value in self.world.gather(mine):
             if not math.isnan(value):
                 found[name].append(value)
         for name, values in found.items():

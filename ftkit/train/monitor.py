@@ -105,6 +105,25 @@ def display_for(console: Console, steps: int, done: int) -> Display:
     return Bar(console, steps, done) if console.is_terminal else Lines(console, steps)
 
 
+class Silent:
+    """The display and the journal of a rank that has none: another one's are everybody's."""
+
+    def step(self, line: Mapping[str, Any]) -> None:
+        """Leave it out."""
+
+    def say(self, text: str) -> None:
+        """Leave it out."""
+
+    def evaluation(self, line: Mapping[str, Any]) -> None:
+        """Leave it out."""
+
+    def append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Leave them out."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 class Journal:
     """The files of a run that grow a line at a time."""
 

@@ -14,10 +14,12 @@ from ftkit.core.errors import user_error
 from ftkit.core.fingerprint import fingerprint
 from ftkit.data.load import cache_folder
 from ftkit.model.likelihood import answer_log_probs
+from ftkit.parallel.world import OneProcess
 
 if TYPE_CHECKING:
     from ftkit.core.group import Group
     from ftkit.model.policy import Policy
+    from ftkit.parallel.world import World
 
 VERSION = 1
 """Of the way they are found; a change of it makes every kept one a miss."""
@@ -75,31 +77,31 @@ class Referenced:
         return group.with_answers(*known)
 
 
-def with_reference(rows: Rows, reference: Policy, name: str) -> Referenced:
+def with_reference(
+    rows: Rows, reference: Policy, name: str, world: World | None = None
+) -> Referenced:
     """Return rows whose answers have ``logps["reference"]``, from the cache if they are there.
 
     Args:
         rows: any.
         reference: the model; only run where the cache has nothing.
         name: the fingerprint of its weights.
+        world: the ranks, each of which finds its share; None = there are no others.
 
     Raises:
         UserError: if a log-probability is not finite, with the number of such rows.
     """
+    world = world or OneProcess()
     key = fingerprint("reference", VERSION, rows.fingerprint, name, str(reference.model.dtype))
     file = cache_folder().parent / "reference" / f"{key}.npz"
-    if file.is_file():
+    if all(world.gather([file.is_file()])):
         kept = np.load(file)
         return Referenced(rows, kept["logp"], kept["start"])
-    found: list[float] = []
-    counts = [0]
-    bad: list[str] = []
-    for at in range(0, len(rows), CHUNK):
-        groups = [rows[i] for i in range(at, min(at + CHUNK, len(rows)))]
-        values = answer_log_probs(reference, groups)
-        bad += [g.id for g, v in zip(groups, values, strict=True) if not np.isfinite(v).all()]
-        found += [value for each in values for value in each]
-        counts += [len(each) for each in values]
+    mine, own = world.mine(range(len(rows))), list[list[float]]()
+    for at in range(0, -(-len(rows) // world.size), CHUNK):  # equally often on every rank
+        own += answer_log_probs(reference, [rows[i] for i in mine[at : at + CHUNK]])
+    found = world.joined(own)
+    bad = [rows[i].id for i, values in enumerate(found) if not np.isfinite(values).all()]
     if bad:
         raise user_error(
             "the reference model",
@@ -107,7 +109,8 @@ def with_reference(rows: Rows, reference: Policy, name: str) -> Referenced:
             f"{', '.join(bad[:3])}",
             "look at these rows with `ftkit data --json`, or take another reference",
         )
-    out = Referenced(rows, np.array(found), np.cumsum(counts))
+    every = np.array([value for values in found for value in values])
+    out = Referenced(rows, every, np.cumsum([0, *map(len, found)]))
     _keep(file, out)
     return out
 

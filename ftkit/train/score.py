@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ftkit.core.batch import collate
 from ftkit.core.reduce import answer_mean, answer_sum
 from ftkit.objectives import Objective
+from ftkit.parallel.world import OneProcess
 from ftkit.train.reference import CHUNK
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ftkit.core.batch import Batch
     from ftkit.core.group import Group
     from ftkit.model.reader import Reader
+    from ftkit.parallel.world import World
     from ftkit.train.config import EvalConfig, ScoreName
 
 REFERENCE = "logp_reference"
@@ -149,32 +151,38 @@ class Scored:
 
 
 def score_rows(
-    model: Reader, groups: Sequence[Group], ranker: Ranker, objective: Objective | None = None
+    model: Reader,
+    groups: Sequence[Group],
+    ranker: Ranker,
+    objective: Objective | None = None,
+    world: World | None = None,
 ) -> list[Scored]:
-    """Run a model once over all answers.
+    """Run a model once over all answers, on each rank over its share of the rows.
 
     Args:
         model: a policy or a scorer.
-        groups: rows, each with at least one answer.
+        groups: rows, each with at least one answer; the same on every rank.
         ranker: says how answers are ranked.
         objective: the method, of which the loss on pairs is found; None = no method's.
+        world: the ranks; None = there are no others.
     """
+    world = world or OneProcess()
     compares = any(len(group.answers) > 1 for group in groups)
     learns = objective if objective is not None and objective.kind == "preferences" else None
     columns = columns_of(ranker) | (learns.columns if learns else frozenset()) if compares else ()
     likelihoods = objective is None or objective.reads == "logp"
-    found: list[Scored] = []
-    for start in range(0, len(groups), CHUNK):
-        part = groups[start : start + CHUNK]
+    mine, found = world.mine(groups), list[Scored]()
+    for start in range(0, -(-len(groups) // world.size), CHUNK):  # equally often on every rank
+        part = mine[start : start + CHUNK]
         batch = collate(part, sorted(columns))
         values = model.without_graph(batch).double().cpu()
         totals = answer_sum(-values, batch.mask)[:, 0].tolist()
         tokens = batch.mask[:, 0].sum(-1).tolist()
         scores = ranker.scores(values, batch).tolist() if compares else [()] * len(part)
-        terms = learns.loss(values, batch).terms.tolist() if learns and compares else []
+        terms = learns.loss(values, batch).terms.tolist() if learns and compares and part else []
         for i, group in enumerate(part):
             k = len(group.answers)
             nll = totals[i] if likelihoods else None
             loss = terms[i] if terms and k > 1 else None
             found.append(Scored(tokens[i], nll, tuple(scores[i][:k]), loss))
-    return found
+    return world.joined(found)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ftkit.core.errors import RunError
 from ftkit.model.policy import Policy
 from ftkit.objectives import TRPO
+from ftkit.parallel.pieces import WEIGHT, Piece, Stored
 from ftkit.train.curvature import Curvature, conjugate_gradient, joined
 from ftkit.train.learner import Learner, Outcome
+from ftkit.train.optimizer import sum_gradients
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,10 +52,6 @@ class TrustRegion(Learner):
         self._batch = batch
         return super().differentiate(batch)
 
-    def clip(self) -> float:
-        """Return the norm of the gradient, which is not clipped."""
-        return float(self._gradient().norm())
-
     def step(self, lr: float) -> dict[str, float]:
         """Move the weights to the best place within the trust region that is found on the line.
 
@@ -60,8 +59,9 @@ class TrustRegion(Learner):
             lr: not read.
 
         Returns:
-            ``kl``, nats a token; ``step_fraction`` of the step that would reach δ if the KL were
-            a parabola, 0 where none was taken; ``gain``, by how much L rose; ``cg_residual``.
+            ``grad_norm``, of the gradient, which is not clipped; ``kl``, nats a token;
+            ``step_fraction`` of the step that would reach δ if the KL were a parabola, 0 where none
+            was taken; ``gain``, by how much L rose; ``cg_residual``.
 
         Raises:
             RunError: if the KL is larger than δ afterwards.
@@ -69,6 +69,11 @@ class TrustRegion(Learner):
         del lr
         method, policy = self.objective, self.policy
         assert isinstance(method, TRPO) and isinstance(policy, Policy) and self._batch is not None
+        if self.world.size > 1:
+            sum_gradients(list(self._live.values()), self.world)
+        norm = float(self._gradient().norm())
+        if not math.isfinite(norm):
+            return {"grad_norm": norm}
         with policy.at(self.temperature):
             curvature = Curvature(policy, self._batch, self.world, self._live)
             direction, residual = self._direction(method, curvature)
@@ -78,18 +83,22 @@ class TrustRegion(Learner):
             kl = curvature.measure().kl
         if not kl <= method.delta:
             raise RunError(f"the KL after the step is {kl:g} nats a token, and δ {method.delta:g}")
-        return {"kl": kl, **told, "cg_residual": residual}
+        return {"grad_norm": norm, "kl": kl, **told, "cg_residual": residual}
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint needs besides the weights: nothing."""
-        return {}
+    def pieces(self) -> dict[str, Piece]:
+        """Return this rank's share of the weights; there is no other state."""
+        return {
+            name: Piece(
+                tuple(self._live[name].shape), 0, {WEIGHT: self._live[name].detach().flatten()}
+            )
+            for name in self.world.mine(sorted(self._live))
+        }
 
     @torch.no_grad()
-    def load(self, weights: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+    def load(self, stored: Stored) -> None:
         """Take weights back from a checkpoint."""
-        del state
         for name, weight in self._live.items():
-            weight.copy_(weights[name])
+            weight.copy_(stored.whole(name))
 
     def _gradient(self) -> Tensor:
         return joined([weight.grad for weight in self._live.values()], self._live)

@@ -60,6 +60,7 @@ def source(judge=None, *, prompts=3, keeps_old=True, binary=False, **values):
     config = SampleConfig(temperature=0.7, max_tokens=3, answers=4)
     asking = Asking(
         policy=policy,
+        world=OneProcess(),
         sampler=HFSampler(policy.model, policy.tokenizer, config, [7]),
         judge=judge or Parity(),
         answers=4,
@@ -119,7 +120,7 @@ def test_a_rollout_comes_back_from_a_checkpoint():
         broken.groups(step)
     state = json.loads(json.dumps(broken.state()))
     resumed = source(updates=2, drop=True, refill=1)
-    resumed.load(state)
+    resumed.load([state])
     assert [resumed.groups(step) for step in (4, 5)] == whole[3:]
 
 

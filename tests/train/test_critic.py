@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from ftkit.core.errors import RunError
 from ftkit.core.group import Answer, Group
 from ftkit.objectives import PPO
 from ftkit.objectives.value import Value
+from ftkit.parallel.pieces import Stored, save_pieces
 from ftkit.parallel.world import OneProcess
 from ftkit.train.actor_critic import ActorCritic, BothOptimizers
 from ftkit.train.config import TrainConfig
@@ -244,30 +244,41 @@ def test_a_critic_that_is_no_number_stops_the_run():
         both.differentiate(batch)
 
 
-def test_two_optimizers_as_one():
+def test_two_optimizers_as_one(tmp_path):
     """Each clips its own gradient and has its own rate, in the same schedule."""
     layers = [nn.Linear(1, 1, bias=False) for _ in range(2)]
     config = TrainConfig(lr=0.1, optimizer="sgd", max_grad_norm=1.0, momentum=0.9)
     one, other = (Optimizer(layer, config) for layer in layers)
     both = BothOptimizers(one, other, 10.0)
-    assert set(both.weights) == {"weight", "critic.weight"}
+    assert set(both.pieces()) == {"weight", "critic.weight"}
     with torch.no_grad():
         for layer in layers:
             layer.weight.fill_(1.0)
     both.zero_grad()
     layers[0](torch.tensor([[5.0]])).backward()
     layers[1](torch.tensor([[0.5]])).backward()
-    assert both.clip() == pytest.approx(5.0)
-    assert both.step(0.01) == pytest.approx({"lr": 0.01, "critic_grad_norm": 0.5})
+    told = both.step(0.01)
+    assert told == pytest.approx({"grad_norm": 5.0, "lr": 0.01, "critic_grad_norm": 0.5})
     assert [layer.weight.item() for layer in layers] == pytest.approx([0.99, 0.95])
-    weights = {name: w.detach().clone() for name, w in both.weights.items()}
-    state = copy.deepcopy(both.state())
+    save_pieces(both.pieces(), tmp_path / "shard")
     again = [nn.Linear(1, 1, bias=False) for _ in range(2)]
     other = BothOptimizers(*(Optimizer(layer, config) for layer in again), 10.0)
-    other.load(weights, state)
+    other.load(Stored.at([tmp_path / "shard"]))
     for each, layer in ((both, layers), (other, again)):
         each.zero_grad()
         layer[1](torch.tensor([[0.5]])).backward()
         layer[0](torch.tensor([[0.5]])).backward()
         each.step(0.01)
     assert [a.weight.item() for a in again] == [b.weight.item() for b in layers]
+
+
+def test_a_critics_gradient_that_is_no_number_leaves_the_policy_as_it_was():
+    layers = [nn.Linear(1, 1, bias=False) for _ in range(2)]
+    config = TrainConfig(lr=0.1, optimizer="sgd")
+    both = BothOptimizers(*(Optimizer(layer, config) for layer in layers), 1.0)
+    before = [layer.weight.item() for layer in layers]
+    layers[0](torch.ones(1, 1)).backward()
+    layers[1](torch.full((1, 1), torch.nan)).backward()
+    with pytest.raises(RunError, match="the critic's gradient has norm nan"):
+        both.step(0.1)
+    assert [layer.weight.item() for layer in layers] == before

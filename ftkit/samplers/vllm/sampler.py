@@ -95,7 +95,8 @@ class VLLMSampler(Sampler):
         version = self.policy.version
         if self.engine.version == version:
             return
-        self.engine.load(present_weights(self.policy), version)
+        with self.policy.placement.whole():
+            self.engine.load(present_weights(self.policy), version)
         self._compare()
 
     def wake(self) -> None:
@@ -124,7 +125,7 @@ class VLLMSampler(Sampler):
         Raises:
             RunError: if they differ by more than rounding.
         """
-        rows = self.policy.model.get_input_embeddings().weight.shape[0]
+        rows = self.policy.model.config.get_text_config().vocab_size
         prompt = tuple(7919 * i % rows for i in range(1, PROBED + 1))  # any tokens will do
         room = room_of(self.policy.model, [prompt], PROBE.max_tokens)
         probes = [Request(prompt, PROBES, i, room[0]) for i in range(self.engine.places)]

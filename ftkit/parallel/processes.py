@@ -1,0 +1,160 @@
+"""The world of a run that has several processes: torch.distributed, joined by the environment.
+
+Whoever starts the ranks (``ftkit train --gpus``, torchrun, deepspeed, srun) sets RANK, WORLD_SIZE,
+LOCAL_RANK, MASTER_ADDR and MASTER_PORT; nothing else is read.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ftkit.core.errors import UserError, user_error
+from ftkit.core.phase import WAITING, phase
+from ftkit.parallel.address import interface_towards
+from ftkit.parallel.world import OneProcess, World
+
+T = TypeVar("T")
+
+FOREVER = timedelta(days=30)
+"""Of collectives: it is the watchdog that ends what hangs, and it says who does."""
+LOOK = 0.05
+"""Seconds between looks at the store."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of the ranks this process is, and where."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Place | None:
+        """Read the environment; None where nobody started ranks.
+
+        >>> Place.of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"})
+        Place(rank=3, size=4, local_rank=1, local_size=2)
+        """
+        if "RANK" not in environment or "WORLD_SIZE" not in environment:
+            return None
+        rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+        local = int(environment.get("LOCAL_RANK", rank))
+        return cls(rank, size, local, int(environment.get("LOCAL_WORLD_SIZE", size)))
+
+
+class Processes(World):
+    """Ranks that speak over gloo, and over NCCL where tensors are on GPUs."""
+
+    def __init__(self, place: Place) -> None:
+        """Join the others.
+
+        Raises:
+            UserError: if the port is taken, or the others do not come.
+        """
+        self.place, self.rank, self.size = place, place.rank, place.size
+        self.host = socket.gethostname()
+        gpu = torch.cuda.is_available()
+        if gpu:
+            torch.cuda.set_device(place.local_rank)
+        if interface := interface_towards(os.environ["MASTER_ADDR"]):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
+        try:
+            with phase("joining the other ranks"):
+                dist.init_process_group(backend, timeout=FOREVER)
+                # what ranks tell each other is never mixed with what an engine sends
+                self._control = dist.new_group(backend="gloo", timeout=FOREVER)
+        except (RuntimeError, ValueError, dist.DistNetworkError) as error:
+            raise _not_joined(error) from error
+        self._store: Any = dist.distributed_c10d._get_default_store()
+        self._turns = 0
+
+    @property
+    def store(self) -> Any:
+        """A connection of one's own to what all ranks share (torch's ``Store``): keys, values."""
+        return self._store.clone()
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Return the sum of ``x`` over all ranks, the same on each."""
+        total = x.detach().clone()
+        with phase(WAITING):
+            dist.all_reduce(total, group=self._control if x.device.type == "cpu" else None)
+        return total
+
+    def gather(self, items: Sequence[T]) -> list[T]:
+        """Return what all ranks give, in the order of the ranks, the same on each."""
+        found: list[list[T]] = [[] for _ in range(self.size)]
+        with phase(WAITING):
+            dist.all_gather_object(found, list(items), group=self._control)
+        return [item for share in found for item in share]
+
+    def first(self, work: Callable[[], T]) -> T:
+        """Have one rank of each machine do it first (``World.first``).
+
+        Raises:
+            UserError: on all ranks of a machine, if it failed on the first of them.
+        """
+        self._turns += 1
+        key = f"first/{self._turns}/{self.rank - self.place.local_rank}"
+        if self.place.local_rank == 0:
+            try:
+                result = work()
+            except BaseException:
+                self._store.set(key, "failed")
+                raise
+            self._store.set(key, "done")
+            return result
+        with phase(WAITING):
+            while not self._store.check([key]):
+                time.sleep(LOOK)
+        if self._store.get(key) != b"done":
+            raise UserError(())  # the first has said what it is
+        return work()
+
+
+def _not_joined(error: Exception) -> UserError:
+    where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
+        remedy = "stop what uses it, or give another one: --port, or MASTER_PORT"
+        return user_error(where, "the port is in use", remedy)
+    reason = str(error).strip().splitlines()[0][:200]
+    remedy = "see that every node reaches this address, and that the same number was started"
+    return user_error(where, f"the ranks could not join: {reason}", remedy)
+
+
+@contextmanager
+def joined(environment: Mapping[str, str] = os.environ) -> Iterator[World]:
+    """Hold the world that the environment speaks of; of one process where it speaks of none."""
+    place = Place.of(environment)
+    if place is None:
+        yield OneProcess()
+        return
+    world = Processes(place)
+    yield world
+
+
+def leave(status: int) -> NoReturn:
+    """End this rank: gloo's threads may abort a process that ends in the usual way.
+
+    A rank that has failed waits for nobody.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status == 0 and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+    os._exit(status)
