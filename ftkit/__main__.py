@@ -3,44 +3,84 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from typing import NoReturn
 
-from ftkit.core.errors import USER_ERROR, RunError, UserError, disk_is_full
+from ftkit.core.errors import RUN_FAILED, USER_ERROR, RunError, UserError, disk_is_full
 
 INTERRUPTED = 130
+LOCAL_RANK = re.compile(r"--local[_-]rank(=.*)?$")
+"""What deepspeed's launcher adds to the arguments; LOCAL_RANK of the environment says the same."""
 
 
 def main() -> NoReturn:
-    """Run the command line; exit with 0, 2 (a user's error), 1 (a failed run) or 130 (Ctrl-C)."""
+    """Run the command line; exit with 0, 2 (a user's error), 1 (a failed run) or 130 (Ctrl-C).
+
+    As one of several ranks, started by ``ftkit train --gpus``, torchrun or deepspeed, likewise.
+    """
     # Pydantic looks for plugins in the metadata of every installed package: a tenth of a second.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    sys.argv[1:] = [each for each in sys.argv[1:] if not LOCAL_RANK.match(each)]
+    if "RANK" in os.environ:
+        _as_rank()
     try:
         from ftkit.cli import app
 
         app()
-    except UserError as error:
-        _debug()
-        lines = [str(fault) for fault in error.faults]
-        if len(lines) > 1:
-            lines.append(f"{len(lines)} faults")
-        _fail(lines, error.status)
-    except RunError as error:
-        _debug()
-        _fail([f"the run failed: {error}"], error.status)
     except Exception as error:
-        if not disk_is_full(error):
-            raise
         _debug()
-        place = getattr(error, "filename", None) or "the disk"
-        _fail(
-            [f"{place}: the disk is full; free some space, then run the command again"], USER_ERROR
-        )
+        status, lines = said_of(error)
+        _fail(lines, status)
     except KeyboardInterrupt:
         _debug()
         _fail(["interrupted"], INTERRUPTED)
     sys.exit(0)
+
+
+def _as_rank() -> NoReturn:
+    """Run the command line as one of several; how it failed is told once, by who knows best."""
+    from ftkit.launch.rank import begin, rank_of
+    from ftkit.launch.reports import report
+
+    begin()
+    rank, status, lines, shared = rank_of() or 0, 0, list[str](), False
+    try:
+        from ftkit.cli import app
+
+        app()
+    except SystemExit as exit_:
+        status = exit_.code if isinstance(exit_.code, int) else 1
+    except Exception as error:
+        _debug()
+        status, lines = said_of(error)
+        shared = getattr(error, "shared", False)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    if status == RUN_FAILED or lines:
+        told = report(rank, status, lines, shared=shared)
+        if not told.write() and (rank == 0 or not shared):
+            sys.stderr.write("".join(f"{line}\n" for line in lines))
+    if "torch" in sys.modules:
+        from ftkit.parallel.processes import leave
+
+        leave(status)
+    sys.exit(status)
+
+
+def said_of(error: Exception) -> tuple[int, list[str]]:
+    """Return the exit status of an error, and what a person is told of it."""
+    if isinstance(error, UserError):
+        lines = [str(fault) for fault in error.faults]
+        return error.status, [*lines, f"{len(lines)} faults"] if len(lines) > 1 else lines
+    if isinstance(error, RunError):
+        return error.status, [f"the run failed: {error}"]
+    if disk_is_full(error):
+        place = getattr(error, "filename", None) or "the disk"
+        remedy = "free some space, then run the command again"
+        return USER_ERROR, [f"{place}: the disk is full; {remedy}"]
+    return RUN_FAILED, traceback.format_exc().rstrip().splitlines()
 
 
 def _debug() -> None:

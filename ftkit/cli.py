@@ -6,18 +6,27 @@ Every command imports its task when it is called, so that ``--help`` waits for n
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ftkit import __version__
-from ftkit.cli_arguments import DryRun, Json, Overrides, RecipeName, Resume, Target, loaded_from
+from ftkit.cli_arguments import (
+    DryRun,
+    Gpus,
+    Hostfile,
+    Json,
+    Nodes,
+    Overrides,
+    Port,
+    RecipeName,
+    Resume,
+    Target,
+    loaded_from,
+)
 from ftkit.cli_recipes import recipes_app
 from ftkit.cli_runs import runs_app
 from ftkit.recipe.methods import method_lines
-
-if TYPE_CHECKING:
-    from ftkit.recipe import Loaded
 
 app = typer.Typer(
     name="ftkit",
@@ -45,31 +54,43 @@ def _options(
 ) -> None: ...
 
 
-def _train(loaded: Loaded, *, resume: bool, dry_run: bool) -> None:
-    from ftkit.tasks.train import train as task
-
-    raise typer.Exit(task(loaded, resume=resume, dry_run=dry_run))
-
-
 @app.command()
 def train(
     recipe: RecipeName,
     overrides: Overrides = None,
+    *,
     resume: Resume = False,
     dry_run: DryRun = False,
+    gpus: Gpus = None,
+    nodes: Nodes = None,
+    hostfile: Hostfile = None,
+    port: Port = None,
 ) -> None:
-    """Train by a recipe of any method."""
-    _train(loaded_from(recipe, overrides), resume=resume, dry_run=dry_run)
+    """Train by a recipe of any method, on one process or on many."""
+    from ftkit.tasks.spread import Spread, spread
+
+    how = Spread(gpus, nodes, hostfile, port)
+    loaded = loaded_from(recipe, overrides)
+    raise typer.Exit(spread(loaded, how, resume=resume, dry_run=dry_run))
 
 
 def _method_command(name: str) -> Callable[..., None]:
     def command(
         recipe: RecipeName,
         overrides: Overrides = None,
+        *,
         resume: Resume = False,
         dry_run: DryRun = False,
+        gpus: Gpus = None,
+        nodes: Nodes = None,
+        hostfile: Hostfile = None,
+        port: Port = None,
     ) -> None:
-        _train(loaded_from(recipe, overrides, method=name), resume=resume, dry_run=dry_run)
+        from ftkit.tasks.spread import Spread, spread
+
+        how = Spread(gpus, nodes, hostfile, port)
+        loaded = loaded_from(recipe, overrides, method=name)
+        raise typer.Exit(spread(loaded, how, resume=resume, dry_run=dry_run))
 
     return command
 

@@ -31,6 +31,29 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Read recipe and data, say what would happen, stop.")
 ]
 
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes on each machine, one a GPU; on the CPU where there is none.",
+        show_default="all GPUs here",
+    ),
+]
+Nodes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Machines: the first of --hostfile.", show_default="all of it, or 1"),
+]
+Hostfile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="Names the machines: HOST slots=N, a line each.", show_default=False
+    ),
+]
+Port = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="Where the processes meet.", show_default="a free one"),
+]
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
@@ -23,7 +23,9 @@ from torch import Tensor
 from ftkit.core.errors import UserError, user_error
 from ftkit.core.phase import WAITING, phase
 from ftkit.parallel.address import interface_towards
+from ftkit.parallel.watchdog import Watchdog
 from ftkit.parallel.world import OneProcess, World
+from ftkit.parallel.zero_config import prepare_deepspeed
 
 T = TypeVar("T")
 
@@ -80,6 +82,7 @@ class Processes(World):
                 self._control = dist.new_group(backend="gloo", timeout=FOREVER)
         except (RuntimeError, ValueError, dist.DistNetworkError) as error:
             raise _not_joined(error) from error
+        prepare_deepspeed()
         self._store: Any = dist.distributed_c10d._get_default_store()
         self._turns = 0
 
@@ -137,14 +140,20 @@ def _not_joined(error: Exception) -> UserError:
 
 
 @contextmanager
-def joined(environment: Mapping[str, str] = os.environ) -> Iterator[World]:
-    """Hold the world that the environment speaks of; of one process where it speaks of none."""
+def joined(timeout: float, environment: Mapping[str, str] = os.environ) -> Iterator[World]:
+    """Hold the world that the environment speaks of; of one process where it speaks of none.
+
+    Args:
+        timeout: seconds without progress after which the process ends, and says who hangs.
+        environment: what whoever started the ranks has said.
+    """
     place = Place.of(environment)
-    if place is None:
+    if place is None or place.size == 1:
         yield OneProcess()
         return
     world = Processes(place)
-    yield world
+    with Watchdog(world.store, place.rank, place.size, timeout):
+        yield world
 
 
 def leave(status: int) -> NoReturn:
@@ -154,7 +163,8 @@ def leave(status: int) -> NoReturn:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    if status == 0 and dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
+    if status not in {1, 2} and dist.is_initialized():
+        with suppress(RuntimeError):  # another one may have failed at the very end
+            dist.barrier()
+            dist.destroy_process_group()
     os._exit(status)

@@ -91,9 +91,8 @@ class World(Protocol):
             told = self.gather([_told(failure)])
             for rank, found in enumerate(told):
                 if found is not None:
-                    if failure is not None and rank == self.rank:
-                        raise failure
-                    raise _again(found, rank)
+                    own = failure if failure is not None and rank == self.rank else None
+                    raise _shared(own or _again(found, rank))
         return result  # type: ignore[return-value]  # None only where ``work`` returned it
 
 
@@ -114,6 +113,12 @@ class OneProcess(World):
     def first(self, work: Callable[[], T]) -> T:
         """Do it."""
         return work()
+
+
+def _shared(error: Exception) -> Exception:
+    """Mark an error as one of all ranks, so that one of them tells of it."""
+    error.shared = True  # type: ignore[attr-defined]
+    return error
 
 
 def _told(failure: Exception | None) -> tuple[str, object] | None:

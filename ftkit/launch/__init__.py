@@ -1,0 +1,1 @@
+"""Starting ranks: on this machine, on others, under Slurm.  Nothing here imports torch."""

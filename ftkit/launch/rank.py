@@ -1,0 +1,75 @@
+"""Being a rank: what a process does that was started as one of several."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TextIO
+
+from ftkit.launch.local import PARENT
+
+PR_SET_PDEATHSIG = 1
+"""Linux's number of the wish for a signal when the parent ends."""
+
+
+def rank_of(environment: Mapping[str, str] = os.environ) -> int | None:
+    """Return which rank this process is; None where nobody started ranks.
+
+    >>> rank_of({"RANK": "3", "WORLD_SIZE": "4"}), rank_of({})
+    (3, None)
+    """
+    if "RANK" not in environment or "WORLD_SIZE" not in environment:
+        return None
+    return int(environment["RANK"])
+
+
+def begin() -> None:
+    """Be a rank: end with the parent, and put the rank before every line, but for the first."""
+    rank = rank_of()
+    assert rank is not None
+    if PARENT in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(os.environ[PARENT]):  # it ended before that was asked for
+            os._exit(1)
+    if rank:
+        name = f"[rank {rank} {socket.gethostname()}] "
+        sys.stdout, sys.stderr = Prefixed(sys.stdout, name), Prefixed(sys.stderr, name)
+
+
+class Prefixed:
+    """A stream with something before every line; a line is written when it is whole."""
+
+    def __init__(self, stream: TextIO, prefix: str) -> None:
+        """Take a stream."""
+        self._stream, self._prefix, self._line = stream, prefix, ""
+
+    def write(self, text: str) -> int:
+        """Write what are whole lines."""
+        *lines, self._line = (self._line + text).split("\n")
+        self._stream.write("".join(f"{self._prefix}{line}\n" for line in lines))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write lines."""
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Flush whole lines."""
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Never: a bar of progress is rank 0's alone."""
+        return False
+
+    def fileno(self) -> int:
+        """Return the stream's."""
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:
+        """The stream's."""
+        return self._stream.encoding
