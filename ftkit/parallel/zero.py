@@ -118,7 +118,12 @@ class Zero(Placement):
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
-        self._engine.optimizer.zero_grad()
+        zero = self._engine.optimizer
+        zero.zero_grad()
+        if self._sharded:
+            # DeepSpeed 0.19 begins each step by overwriting what the first backward pass reaches,
+            # and adds everything else to what the step before has left.
+            zero.grad_partitions_flat_buffer.zero_()
 
     def step(self, lr: float) -> dict[str, float]:
         """Clip and update; where the norm is no number, nothing was updated (``Update.step``)."""

@@ -9,7 +9,11 @@ CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Interrupt:
-    """Remembers the first signal, which the loop looks at between steps; a second stops at once."""
+    """Remembers the first signal, which the loop looks at between steps.
+
+    A second Ctrl-C stops at once.  Other signals may come again and again: Slurm sends each to every
+    process, of which some hand it on, and SIGTERM after SIGUSR1.
+    """
 
     def __init__(self) -> None:
         """Catch nothing yet: ``with Interrupt() as interrupt``."""
@@ -33,9 +37,10 @@ class Interrupt:
             signal.signal(caught, before)  # type: ignore[arg-type]
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the handler's form)
-        if self.signal is not None:
+        if self.signal is None:
+            self.signal = signal.Signals(number)
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
 
     @property
     def status(self) -> int:
