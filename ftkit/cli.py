@@ -6,18 +6,29 @@ Every command imports its task when it is called, so that ``--help`` waits for n
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ftkit import __version__
-from ftkit.cli_arguments import DryRun, Json, Overrides, RecipeName, Resume, Target, loaded_from
+from ftkit.cli_arguments import (
+    DryRun,
+    Gpus,
+    Json,
+    Nodes,
+    Overrides,
+    RecipeName,
+    Resume,
+    Sbatch,
+    Slurm,
+    Submit,
+    Target,
+    loaded_from,
+    only_with_slurm,
+)
 from ftkit.cli_recipes import recipes_app
 from ftkit.cli_runs import runs_app
 from ftkit.recipe.methods import method_lines
-
-if TYPE_CHECKING:
-    from ftkit.recipe import Loaded
 
 app = typer.Typer(
     name="ftkit",
@@ -45,38 +56,52 @@ def _options(
 ) -> None: ...
 
 
-def _train(loaded: Loaded, *, resume: bool, dry_run: bool) -> None:
-    from ftkit.tasks.train import train as task
+def _train_command(method: str = "") -> Callable[..., None]:
+    """Return the command that trains by a recipe, of one method or of any."""
 
-    raise typer.Exit(task(loaded, resume=resume, dry_run=dry_run))
-
-
-@app.command()
-def train(
-    recipe: RecipeName,
-    overrides: Overrides = None,
-    resume: Resume = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Train by a recipe of any method."""
-    _train(loaded_from(recipe, overrides), resume=resume, dry_run=dry_run)
-
-
-def _method_command(name: str) -> Callable[..., None]:
     def command(
         recipe: RecipeName,
         overrides: Overrides = None,
+        *,
         resume: Resume = False,
         dry_run: DryRun = False,
+        gpus: Gpus = None,
+        nodes: Nodes = None,
+        slurm: Slurm = False,
+        submit: Submit = False,
+        sbatch: Sbatch = None,
     ) -> None:
-        _train(loaded_from(recipe, overrides, method=name), resume=resume, dry_run=dry_run)
+        if not slurm:
+            only_with_slurm(
+                {"--submit": submit, "--sbatch": sbatch, "--gpus": gpus, "--nodes": nodes}
+            )
+        loaded = loaded_from(recipe, overrides, method=method)
+        if slurm:
+            from ftkit.tasks.slurm import slurm_job
+
+            slurm_job(
+                loaded,
+                recipe,
+                overrides or (),
+                gpus=gpus,
+                nodes=nodes or 1,
+                options=sbatch or (),
+                submit=submit,
+                resume=resume,
+                dry_run=dry_run,
+            )
+            return
+        from ftkit.tasks.train import train as task
+
+        raise typer.Exit(task(loaded, resume=resume, dry_run=dry_run))
 
     return command
 
 
+app.command("train", help="Train by a recipe of any method.")(_train_command())
 for _name, _about in method_lines().items():
     app.command(_name, help=f"Train: {_about}.\n\nThe recipe must be of method {_name}.")(
-        _method_command(_name)
+        _train_command(_name)
     )
 
 
