@@ -54,16 +54,11 @@ def slurm_job(
     if gpus is None:
         remedy = "add --gpus N; nothing here tells what is in the nodes of the cluster"
         raise user_error("--slurm", "how many GPUs shall a node give?", remedy)
-    folder = RunFolder(Path(loaded.recipe.run))
-    if resume and folder.holds_a_run:
-        before = load_recipe(str(folder.path / "recipe.yaml"))
-        folder.check_recipe(flatten(loaded.resolved()), flatten(before.resolved()))
-    else:
-        folder.check_free()
+    _check_folder(loaded, resume=resume)
     job = Job(
         recipe=recipe,
         overrides=tuple(overrides),
-        run=folder.path,
+        run=Path(loaded.recipe.run),
         folder=Path.cwd(),
         nodes=nodes,
         processes=gpus,
@@ -84,6 +79,16 @@ def slurm_job(
     else:
         typer.echo(f"send it: sbatch {shlex.quote(str(job.script))}")
     return 0
+
+
+def _check_folder(loaded: Loaded, *, resume: bool) -> None:
+    """Refuse now what the job would refuse when its turn has come."""
+    folder = RunFolder(Path(loaded.recipe.run))
+    if resume and folder.holds_a_run:
+        before = load_recipe(str(folder.path / "recipe.yaml"))
+        folder.check_recipe(flatten(loaded.resolved()), flatten(before.resolved()))
+    else:
+        folder.check_free()
 
 
 def _write(path: Path, text: str) -> None:
