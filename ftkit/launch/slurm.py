@@ -201,7 +201,7 @@ if [[ $status == 138 || $status == 143 ]]; then
     if [[ $(job) =~ " PreemptTime="[0-9] ]]; then
         requeue "preempted"
     elif [[ $status == 138 && $(newest) != "$before" ]]; then
-        requeue "stopped before the time limit"
+        requeue "stopped by SIGUSR1"
     elif [[ $status == 138 ]]; then
         say "stopped before its first checkpoint: not put back into the queue, where the same" \
             "would happen again; give it more time (--time)"

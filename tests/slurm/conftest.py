@@ -79,7 +79,12 @@ def free_ports() -> int:
 def cluster(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slurm")
     how = {"PORT": str(free_ports()), "GRACE": "60", "NOTICE": "1"}
-    subprocess.run([TESTBED, "start", folder], env={**os.environ, **how}, check=True)
+    start = [TESTBED, "start", folder]
+    started = subprocess.run(
+        start, env={**os.environ, **how}, stderr=subprocess.PIPE, text=True, check=False
+    )
+    if started.returncode != 0:
+        pytest.fail(started.stderr, pytrace=False)
     try:
         yield Cluster({**os.environ, "SLURM_CONF": str(folder / "slurm.conf")})
     finally:

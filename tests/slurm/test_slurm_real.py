@@ -88,7 +88,7 @@ def test_a_job_that_meets_its_time_limit_goes_on_and_a_cancelled_one_does_not(cl
     number = cluster.send(run.path)
     wait_for_steps(cluster, run, number)
     cluster.wait(number, seconds=180, Restarts="1")
-    assert "stopped before the time limit: back into the queue" in run.log(number)
+    assert "stopped by SIGUSR1: back into the queue" in run.log(number)
     cluster.wait(number, JobState="RUNNING")
     before = len(steps_of(run))
     wait_for_steps(cluster, run, number, before + 3)
@@ -107,6 +107,16 @@ def stays_away(cluster, number, **values):
     found = cluster.of(number)
     assert {key: found[key] for key in values} == values
     assert not cluster("squeue", "--noheader")
+
+
+def test_a_sigterm_to_the_script_alone_stops_the_run_with_a_checkpoint(cluster, made):
+    run = made(ENDLESS, "--partition=low")
+    number = cluster.send(run.path)
+    wait_for_steps(cluster, run, number)
+    cluster("scancel", "--batch", "--signal=TERM", number)
+    ended = cluster.wait(number, JobState="FAILED")
+    assert (ended["ExitCode"], ended["Restarts"]) == ("143:0", "0")
+    assert list((run.folder / "checkpoints").glob("step-*"))
 
 
 def test_a_users_mistake_is_not_tried_again(cluster, made):
@@ -142,7 +152,11 @@ def test_ftkit_train_slurm_sends_what_slurm_understands(cluster, made):
     cluster("scancel", number)
     assert found["JobState"] == "PENDING"
     assert found["Reason"] == "JobHeldUser"
-    assert (found["NumNodes"], found["NumTasks"], found["CPUs/Task"]) == ("2", "2", "1")
+    assert (found["NumNodes"], found["NumTasks"], found["CPUs/Task"]) == (
+        "2-2",
+        "2",
+        "1",
+    )
     assert (found["TresPerNode"], found["Requeue"]) == ("gres:gpu:1", "1")
     assert (found["Partition"], found["TimeLimit"]) == ("low", "00:07:00")
     said = cluster("scontrol", "--oneliner", "show", "job", number)
