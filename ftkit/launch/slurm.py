@@ -193,7 +193,7 @@ say() { printf 'job %s: %s\n' "$SLURM_JOB_ID" "$*"; }
 requeue() {
     if [[ $(job) == *" JobState=RUNNING "* ]]; then
         say "$1: back into the queue"
-        scontrol requeue "$SLURM_JOB_ID"
+        scontrol requeue "$SLURM_JOB_ID" || say "not put back; send it again"
     fi
 }
 
