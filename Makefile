@@ -15,7 +15,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tiny quickstart test check format format-check lint types layers doctests tests recipes docs bench-sft bench-dpo bench-dft \
-  bench-negatives bench-rl peers reproduce-dft reproduce-rlvr decimals clean setup-vllm test-vllm
+  bench-negatives bench-rl peers reproduce-dft reproduce-rlvr decimals clean setup-vllm test-vllm test-slurm
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ setup-vllm: ## make .venv-vllm with ftkit and vLLM in it, for sample.engine: vll
 
 test-vllm: setup-vllm ## tests with the real vLLM, in this process and as a server (minutes)
 	@OMP_NUM_THREADS=1 .venv-vllm/bin/pytest -m vllm tests/end_to_end
+
+test-slurm: $(READY) ## tests on a real Slurm of two nodes, started here as root (minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m slurm tests/slurm
 
 tests: $(READY) ## run the tests and the doctests, in two processes of one thread each
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2

@@ -21,8 +21,13 @@ from ftkit.cli_arguments import (
     Port,
     RecipeName,
     Resume,
+    Sbatch,
+    Slurm,
+    Submit,
     Target,
     loaded_from,
+    not_with_slurm,
+    only_with_slurm,
 )
 from ftkit.cli_recipes import recipes_app
 from ftkit.cli_runs import runs_app
@@ -54,27 +59,9 @@ def _options(
 ) -> None: ...
 
 
-@app.command()
-def train(
-    recipe: RecipeName,
-    overrides: Overrides = None,
-    *,
-    resume: Resume = False,
-    dry_run: DryRun = False,
-    gpus: Gpus = None,
-    nodes: Nodes = None,
-    hostfile: Hostfile = None,
-    port: Port = None,
-) -> None:
-    """Train by a recipe of any method, on one process or on many."""
-    from ftkit.tasks.spread import Spread, spread
+def _train_command(method: str = "") -> Callable[..., None]:
+    """Return the command that trains by a recipe, of one method or of any."""
 
-    how = Spread(gpus, nodes, hostfile, port)
-    loaded = loaded_from(recipe, overrides)
-    raise typer.Exit(spread(loaded, how, resume=resume, dry_run=dry_run))
-
-
-def _method_command(name: str) -> Callable[..., None]:
     def command(
         recipe: RecipeName,
         overrides: Overrides = None,
@@ -85,19 +72,42 @@ def _method_command(name: str) -> Callable[..., None]:
         nodes: Nodes = None,
         hostfile: Hostfile = None,
         port: Port = None,
+        slurm: Slurm = False,
+        submit: Submit = False,
+        sbatch: Sbatch = None,
     ) -> None:
+        if slurm:
+            not_with_slurm({"--hostfile": hostfile, "--port": port})
+        else:
+            only_with_slurm({"--submit": submit, "--sbatch": sbatch})
+        loaded = loaded_from(recipe, overrides, method=method)
+        if slurm:
+            from ftkit.tasks.slurm import slurm_job
+
+            slurm_job(
+                loaded,
+                recipe,
+                overrides or (),
+                gpus=gpus,
+                nodes=nodes or 1,
+                options=sbatch or (),
+                submit=submit,
+                resume=resume,
+                dry_run=dry_run,
+            )
+            return
         from ftkit.tasks.spread import Spread, spread
 
         how = Spread(gpus, nodes, hostfile, port)
-        loaded = loaded_from(recipe, overrides, method=name)
         raise typer.Exit(spread(loaded, how, resume=resume, dry_run=dry_run))
 
     return command
 
 
+app.command("train", help="Train by a recipe of any method.")(_train_command())
 for _name, _about in method_lines().items():
     app.command(_name, help=f"Train: {_about}.\n\nThe recipe must be of method {_name}.")(
-        _method_command(_name)
+        _train_command(_name)
     )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ftkit.core.errors import Fault, UserError
 
 if TYPE_CHECKING:
     from ftkit.recipe import Loaded
@@ -53,8 +56,41 @@ Port = Annotated[
     int | None,
     typer.Option(min=1, max=65535, help="Where the processes meet.", show_default="a free one"),
 ]
+Slurm = Annotated[
+    bool,
+    typer.Option("--slurm", help="Train nothing; write RUN.sbatch, the run as a job of Slurm."),
+]
+Submit = Annotated[bool, typer.Option("--submit", help="With --slurm: send the job.")]
+Sbatch = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="OPTION",
+        help="With --slurm: a further option for sbatch, --partition=gpu; may be given again.",
+        show_default=False,
+    ),
+]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+def only_with_slurm(options: Mapping[str, object]) -> None:
+    """Raise ``UserError`` where one of these options is given, without ``--slurm``."""
+    if faults := [
+        Fault(option, "has no meaning without --slurm", "add --slurm, or leave it out")
+        for option, given in options.items()
+        if given
+    ]:
+        raise UserError(faults)
+
+
+def not_with_slurm(options: Mapping[str, object]) -> None:
+    """Raise ``UserError`` where one of these options is given beside ``--slurm``."""
+    if faults := [
+        Fault(option, "Slurm itself says which machines these are", "leave it out")
+        for option, given in options.items()
+        if given
+    ]:
+        raise UserError(faults)
 
 
 def loaded_from(

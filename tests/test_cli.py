@@ -277,6 +277,7 @@ except SystemExit:
         (["config", "r.yaml"], set()),
         (["schema"], set()),
         (["recipes", "list"], set()),
+        (["train", "r.yaml", "--slurm", "--gpus", "1", "--dry-run"], set()),
     ],
 )
 def test_what_only_reads_loads_no_torch(folder, arguments, unneeded):

@@ -1,1 +1,1 @@
-"""Starting ranks: on this machine, on others, under Slurm.  Nothing here imports torch."""
+"""How the ranks of a run are started: on this machine, on several, by Slurm; without torch."""
