@@ -1,4 +1,4 @@
-"""The commands beside runs: ``ftkit compare``, ``ftkit samples``, ``ftkit serve``."""
+"""The commands beside runs: ``ftkit compare``, ``samples``, ``export``, ``serve``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ftkit.cli_arguments import DryRun, Json, RecipeName, loaded_from
 
 Kind = Literal["rollout", "greedy", "sampled"]
 Status = Literal["correct", "incorrect", "unparseable", "timeout", "error"]
+Precision = Literal["float32", "bfloat16"]
 
 runs_app = typer.Typer()
 
@@ -116,6 +117,41 @@ def samples(
         full=full,
         as_json=as_json,
     )
+
+
+@runs_app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    *,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Write there.", show_default="RUN/export"),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge/--no-merge", help="Merge adapters into their base.")
+    ] = True,
+    dtype: Annotated[
+        Precision | None,
+        typer.Option(help="Of the weights.", show_default="the recipe's; of adapters float32"),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEP|best",
+            help="The weights of this checkpoint.",
+            show_default="the final model",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's model as a folder that transformers, vLLM and others load.
+
+    Adapters are merged in float32, and what that and rounding changed is measured, printed and
+    written into FOLDER/export.json; a merge that changes more than rounding does is refused.
+    """
+    from ftkit.tasks.export import export as task
+
+    task(run, out=out, merge=merge, dtype=dtype, checkpoint=checkpoint, as_json=as_json)
 
 
 @runs_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
