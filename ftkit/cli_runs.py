@@ -1,4 +1,4 @@
-"""The commands beside runs: ``ftkit compare``, ``samples``, ``export``, ``serve``."""
+"""The commands beside runs: ``ftkit compare``, ``samples``, ``export``, ``serve``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ftkit.cli_arguments import DryRun, Json, RecipeName, loaded_from
+from ftkit.cli_arguments import DryRun, Json, Overrides, RecipeName, loaded_from
 
 Kind = Literal["rollout", "greedy", "sampled"]
 Status = Literal["correct", "incorrect", "unparseable", "timeout", "error"]
@@ -174,3 +174,23 @@ def serve(
     from ftkit.tasks.serve import serve as task
 
     raise typer.Exit(task(loaded, host=host, port=port, dry_run=dry_run, further=further))
+
+
+@runs_app.command()
+def doctor(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="Say what this recipe lacks, too."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Look at the machine: versions, devices, network, disks, stale locks; what a recipe lacks.
+
+    Each finding is ok, a note or a problem, with a remedy. The exit status is 1 if there is any
+    problem, else 0. Nothing is changed.
+    """
+    loaded = None if recipe is None else loaded_from(recipe, overrides, files=False)
+    from ftkit.tasks.doctor.report import doctor as task
+
+    raise typer.Exit(task(loaded, as_json=as_json))
