@@ -12,6 +12,7 @@ from typing import Any
 from ftkit.tasks.doctor.finding import LATER, BrokenError, Finding, Later, said, size
 
 SMI = "nvidia-smi"
+IN_TORCH = "GPUs in torch"
 QUERY = ("index", "name", "memory.total", "memory.used", "compute_cap", "driver_version")
 BFLOAT16 = 8.0
 """The compute capability from which on GPUs compute in bfloat16."""
@@ -120,11 +121,11 @@ def _of_torch(there: list[GPU], told: dict[str, Any], *, hidden: bool) -> Iterat
     if there and not usable and not hidden:
         if told["cuda"] is None and told["hip"] is None:
             remedy = "install a build with CUDA: see pytorch.org for your driver"
-            yield Finding("problem", "torch", "its build knows no GPUs", remedy)
+            yield Finding("problem", IN_TORCH, "its build knows no GPUs", remedy)
         else:
             why = told["warnings"][0] if told["warnings"] else "it does not say why"
             remedy = "take a build for an older CUDA, or a newer driver"
-            yield Finding("problem", "torch", f"cannot use the GPUs: {why}", remedy)
+            yield Finding("problem", IN_TORCH, f"cannot use the GPUs: {why}", remedy)
     if not there:
         for index, gpu in enumerate(usable):  # of another maker, or without nvidia-smi
             yield Finding("ok", f"GPU {index}", f"{gpu['name']}, {size(gpu['memory'])}")
