@@ -89,6 +89,7 @@ def _of_recipe(loaded: Loaded, torch: Later[dict[str, Any]]) -> Iterator[Probe]:
     yield section("servers", partial(wanted.servers, recipe))
     yield section("precision", partial(_precision, loaded, torch))
     yield section("parallel", partial(_engine, loaded))
+    yield section("compilers", partial(wanted.compiled, recipe))
     yield section("checkpoints", partial(_checkpoints, loaded))
 
 

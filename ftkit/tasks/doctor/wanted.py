@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from ftkit.recipe import missing_files
 from ftkit.recipe.files import is_path
 from ftkit.samplers.vllm.http import is_up
+from ftkit.tasks.doctor.builds import compilers
 from ftkit.tasks.doctor.finding import LATER, BrokenError, Finding, Later, size
 from ftkit.tasks.doctor.inside import ask
 from ftkit.tasks.doctor.storage import existing
@@ -141,6 +142,16 @@ def engine(recipe: Recipe, gpus: int) -> Iterator[Finding]:
         yield Finding("problem", "parallel", found, remedy)
     else:
         yield Finding("ok", "parallel", f"{why}: DeepSpeed {version} can be imported")
+
+
+def compiled(recipe: Recipe) -> Iterator[Finding]:
+    """Say what is missing to compile the optimizer that a recipe keeps in the host's memory."""
+    if recipe.parallel.offload == "none":
+        return
+    for tool in compilers():
+        if tool.level == "note":
+            found = f"DeepSpeed compiles its optimizer for the CPU: {tool.what}: {tool.found}"
+            yield Finding("problem", "parallel.offload", found, tool.remedy)
 
 
 def checkpoints(recipe: Recipe, free: int) -> Iterator[Finding]:

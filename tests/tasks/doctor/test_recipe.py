@@ -131,6 +131,15 @@ def test_deepspeed_is_needed_by_several_gpus_or_zero(loaded, module, overrides, 
         )
 
 
+def test_an_optimizer_in_host_memory_needs_a_compiler(loaded, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert not list(wanted.compiled(loaded().recipe))
+    found = list(wanted.compiled(loaded("parallel={zero: 1, offload: optimizer}").recipe))
+    assert {each.level for each in found} == {"problem"}
+    assert "C++ compiler: none" in found[0].found
+
+
 # checkpoints
 
 
