@@ -1,4 +1,4 @@
-"""The commands beside runs: ``ftkit compare``, ``ftkit samples``, ``ftkit serve``."""
+"""The commands beside runs: ``ftkit compare``, ``samples``, ``export``, ``serve``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from ftkit.cli_arguments import DryRun, Json, RecipeName, loaded_from
+from ftkit.cli_arguments import DryRun, Json, Overrides, RecipeName, loaded_from
 
 Kind = Literal["rollout", "greedy", "sampled"]
 Status = Literal["correct", "incorrect", "unparseable", "timeout", "error"]
+Precision = Literal["float32", "bfloat16"]
 
 runs_app = typer.Typer()
 
@@ -118,6 +119,41 @@ def samples(
     )
 
 
+@runs_app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    *,
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Write there.", show_default="RUN/export"),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge/--no-merge", help="Merge adapters into their base.")
+    ] = True,
+    dtype: Annotated[
+        Precision | None,
+        typer.Option(help="Of the weights.", show_default="the recipe's; of adapters float32"),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEP|best",
+            help="The weights of this checkpoint.",
+            show_default="the final model",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's model as a folder that transformers, vLLM and others load.
+
+    Adapters are merged in float32, and what that and rounding changed is measured, printed and
+    written into FOLDER/export.json; a merge that changes more than rounding does is refused.
+    """
+    from ftkit.tasks.export import export as task
+
+    task(run, out=out, merge=merge, dtype=dtype, checkpoint=checkpoint, as_json=as_json)
+
+
 @runs_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def serve(
     context: typer.Context,
@@ -138,3 +174,23 @@ def serve(
     from ftkit.tasks.serve import serve as task
 
     raise typer.Exit(task(loaded, host=host, port=port, dry_run=dry_run, further=further))
+
+
+@runs_app.command()
+def doctor(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="Say what this recipe lacks, too."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Look at the machine: versions, devices, network, disks, stale locks; what a recipe lacks.
+
+    Each finding is ok, a note or a problem, with a remedy. The exit status is 1 if there is any
+    problem, else 0. Nothing is changed.
+    """
+    loaded = None if recipe is None else loaded_from(recipe, overrides, files=False)
+    from ftkit.tasks.doctor.report import doctor as task
+
+    raise typer.Exit(task(loaded, as_json=as_json))
