@@ -11,8 +11,8 @@ CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 class Interrupt:
     """Remembers the first signal, which the loop looks at between steps.
 
-    A second Ctrl-C stops at once.  Other signals may come again and again: Slurm sends each to every
-    process, of which some hand it on, and SIGTERM after SIGUSR1.
+    A second Ctrl-C stops at once.  Other signals may come again and again: Slurm sends each to
+    every process, of which some hand it on, and SIGTERM after SIGUSR1.
     """
 
     def __init__(self) -> None:

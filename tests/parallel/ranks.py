@@ -27,7 +27,7 @@ LIMIT = 120.0
 """Seconds that a function may take."""
 
 
-class Failed(AssertionError):
+class FailedError(AssertionError):
     """A function raised on some rank."""
 
 
@@ -54,11 +54,11 @@ class Ranks:
         for rank, pipe in enumerate(self.pipes):
             if not pipe.poll(LIMIT):
                 self.close()
-                raise Failed(f"rank {rank} did not end within {LIMIT} s")
+                raise FailedError(f"rank {rank} did not end within {LIMIT} s")
             found.append(pipe.recv())
         wrong = [f"rank {r}:\n{text}" for r, (ok, text) in enumerate(found) if not ok]
         if wrong:
-            raise Failed("\n".join(wrong))
+            raise FailedError("\n".join(wrong))
         return [value for _, value in found]
 
     def close(self) -> None:
