@@ -14,24 +14,23 @@ from them.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ftkit.core.errors import RunError, disk_is_full, user_error
-from ftkit.parallel.pieces import Piece, Stored, save_pieces
+from ftkit.parallel.pieces import Stored
 from ftkit.parallel.world import OneProcess, World
+from ftkit.train.writing import MARKER, MEMORY, Contents, Pending, sync
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MARKER = "COMPLETE"
-MEMORY = "memory.safetensors"
 SHARDS, SOURCES = "shard-*.safetensors", "rollout-*.json"
 
 
@@ -61,50 +60,81 @@ class Checkpoints:
         self.folder = folder
         self._keep = keep
         self._world = world or OneProcess()
+        self._pending: Pending | None = None
 
-    def save(
-        self,
-        step: int,
-        pieces: Mapping[str, Piece],
-        state: Mapping[str, Any],
-        *,
-        memory: Mapping[str, Tensor] | None = None,
-        source: Mapping[str, Any] | None = None,
-        keep_too: int | None = None,
-    ) -> Path:
+    def save(self, contents: Contents) -> Path:
         """Write a checkpoint, then remove those that are too old; on all ranks together.
-
-        Args:
-            step: after which it is.
-            pieces: this rank's.
-            state: the same on every rank; JSON.
-            memory: the same on every rank.
-            source: this rank's; JSON.
-            keep_too: the step of one that stays though it is old: the best.
 
         Raises:
             UserError: if a disk is full; older checkpoints are then as they were.
         """
-        final = self.folder / f"step-{step:06d}"
-        aside = self.folder / f".tmp-{final.name}"
-        world = self._world
-        writing = _Writing(aside, world)
+        self.begin(contents)
+        self.settle()
+        return self._path(contents.step)
+
+    def begin(self, contents: Contents, *, background: bool = False) -> None:
+        """Begin to write a checkpoint, which ``settle`` completes.
+
+        Args:
+            contents: this rank's part of it.
+            background: write a copy in a thread, while the weights go on changing.
+        """
+        self.settle()
+        aside = self.folder / f".tmp-step-{contents.step:06d}"
+        self._pending = Pending(contents.copied() if background else contents, aside, self._world)
+        with self._told():
+            self._world.together(self._pending.begin)
+        if background:
+            self._pending.go_on()
+
+    @property
+    def pending(self) -> bool:
+        """Whether one has been begun and is not complete."""
+        return self._pending is not None
+
+    def settle(self, *, wait: bool = True) -> bool:
+        """Complete what was begun; on all ranks together.
+
+        Args:
+            wait: until it is written; else only if it is, on all ranks.
+
+        Returns:
+            Whether nothing is pending.
+
+        Raises:
+            UserError: if a disk is full; older checkpoints are then as they were.
+        """
+        pending = self._pending
+        if pending is None:
+            return True
+        if not wait and not all(self._world.gather([pending.is_done])):
+            return False
 
         def complete() -> None:
-            if world.leads:
-                writing.complete({"step": step, **state, "ranks": world.size})
+            if self._world.leads:
+                final = self._path(pending.contents.step)
+                pending.complete()
                 shutil.rmtree(final, ignore_errors=True)
-                aside.rename(final)
-                _sync(self.folder)
-                self._rotate(step, keep_too)
+                pending.folder.rename(final)
+                sync(self.folder)
+                self._rotate(pending.contents.step, pending.contents.keep_too)
 
+        with self._told():
+            self._world.together(pending.result)
+            self._world.together(complete)
+        self._pending = None
+        return True
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Clean up after what goes wrong, and say of a full disk what to do."""
+        assert self._pending is not None
         try:
-            world.together(writing.begin)
-            world.together(lambda: writing.own(pieces, source, memory))
-            world.together(complete)
+            yield
         except Exception as error:
-            if world.leads:
-                shutil.rmtree(aside, ignore_errors=True)
+            if self._world.leads:
+                shutil.rmtree(self._pending.folder, ignore_errors=True)
+            self._pending = None
             if not disk_is_full(error):
                 raise
             raise user_error(
@@ -112,7 +142,9 @@ class Checkpoints:
                 "the disk is full; older checkpoints are untouched",
                 "free some space, then --resume",
             ) from error
-        return final
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}"
 
     def steps(self) -> list[int]:
         """Return the steps of the complete checkpoints, oldest first."""
@@ -135,7 +167,7 @@ class Checkpoints:
             if not found:
                 return None
             step = found[-1]
-        path = self.folder / f"step-{step:06d}"
+        path = self._path(step)
         return self._world.together(lambda: _read(path))
 
     def _rotate(self, newest: int, keep_too: int | None) -> None:
@@ -144,46 +176,9 @@ class Checkpoints:
         stay = {s for s in steps if s <= newest}
         stay = {*sorted(stay)[-self._keep :], *(s for s in stay if s == keep_too)}
         for step in set(steps) - stay:
-            path = self.folder / f"step-{step:06d}"
+            path = self._path(step)
             (path / MARKER).unlink()  # first, so that a half-removed one is not taken for whole
             shutil.rmtree(path)
-
-
-@dataclass(frozen=True)
-class _Writing:
-    """A checkpoint on its way to the disk."""
-
-    folder: Path
-    world: World
-
-    def begin(self) -> None:
-        """Make the folder."""
-        if self.world.leads:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-
-    def own(
-        self,
-        pieces: Mapping[str, Piece],
-        source: Mapping[str, Any] | None,
-        memory: Mapping[str, Tensor] | None,
-    ) -> None:
-        """Write what is this rank's to write."""
-        rank = f"{self.world.rank:05d}"
-        save_pieces(pieces, self.folder / f"shard-{rank}.safetensors")
-        _sync(self.folder / f"shard-{rank}.safetensors")
-        if source is not None:
-            _write(self.folder / f"rollout-{rank}.json", json.dumps(source))
-        if memory is not None and self.world.leads:
-            save_file(dict(memory), self.folder / MEMORY)
-            _sync(self.folder / MEMORY)
-
-    def complete(self, state: Mapping[str, Any]) -> None:
-        """Write what says of everything else that it is there."""
-        sizes = {path.name: path.stat().st_size for path in sorted(self.folder.iterdir())}
-        _write(self.folder / "state.json", json.dumps({**state, "files": sizes}))
-        _write(self.folder / MARKER, "")
-        _sync(self.folder)
 
 
 def _read(path: Path) -> Saved:
@@ -203,17 +198,3 @@ def _read(path: Path) -> Saved:
             "from the one before it"
         ) from error
     return Saved(state.pop("step"), stored, state, memory, sources)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
