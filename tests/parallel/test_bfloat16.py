@@ -38,7 +38,7 @@ def test_every_stage_is_one_process(recipe, files, tmp_path, ranks, name):
 
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
 def test_updates_below_a_weights_rounding_add_up(recipe, files, tmp_path, ranks, zero):
-    """AdamW at lr 1e-6 moves masters though no single step moves a bfloat16 weight (PITFALLS 21)."""
+    """AdamW at lr 1e-6 moves masters, and no single step a bfloat16 weight (PITFALLS 21)."""
     adam = {"optimizer": "adamw", "lr": 1e-6, "schedule": "constant", "steps": 4}
     more = {"model": BF16, "train": adam, "checkpoint": {"every": 1, "keep": 9}}
     path = written(recipe, files, tmp_path, "sft", "many", parallel={"zero": zero}, **more)
