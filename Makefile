@@ -15,7 +15,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tiny quickstart test check format format-check lint types layers doctests tests recipes docs bench-sft bench-dpo bench-dft \
-  bench-negatives bench-rl peers reproduce-dft reproduce-rlvr decimals clean setup-vllm test-vllm test-slurm
+  bench-negatives bench-rl bench-scale peers reproduce-dft reproduce-rlvr decimals clean setup-vllm test-vllm test-slurm
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ bench-negatives: $(READY) ## compare the sampling of negatives with transformers
 bench-rl: peers ## compare speed and memory of grpo with TRL's trainer, and disco with grpo (installs TRL; ten minutes and more)
 	@$(BIN)/python scripts/bench_rl.py
 	@$(BIN)/python scripts/bench_rl.py --prompt 256
+
+bench-scale: $(READY) ## train on one and on two processes: tokens a second, and where a step goes (minutes)
+	@$(BIN)/python -m scripts.bench_scale
 
 peers: $(READY)
 	@$(BIN)/python -c 'import trl' 2>/dev/null || \
