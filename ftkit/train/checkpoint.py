@@ -16,14 +16,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
 
-from ftkit.core.errors import RunError, disk_is_full, user_error
+from ftkit.core.errors import RunError, cannot_write, disk_is_full, user_error
 from ftkit.parallel.pieces import Piece, Stored, save_pieces
 from ftkit.parallel.world import OneProcess, World
 
@@ -83,7 +84,8 @@ class Checkpoints:
             keep_too: the step of one that stays though it is old: the best.
 
         Raises:
-            UserError: if a disk is full; older checkpoints are then as they were.
+            UserError: if a disk is full, or a rank cannot write; older checkpoints are then as
+                they were.
         """
         final = self.folder / f"step-{step:06d}"
         aside = self.folder / f".tmp-{final.name}"
@@ -93,25 +95,22 @@ class Checkpoints:
         def complete() -> None:
             if world.leads:
                 writing.complete({"step": step, **state, "ranks": world.size})
-                shutil.rmtree(final, ignore_errors=True)
+                _remove(final)
                 aside.rename(final)
                 _sync(self.folder)
                 self._rotate(step, keep_too)
 
+        def together(work: Callable[[], None]) -> None:
+            world.together(lambda: self._telling(work))
+
         try:
-            world.together(writing.begin)
-            world.together(lambda: writing.own(pieces, source, memory))
-            world.together(complete)
-        except Exception as error:
+            together(writing.begin)
+            together(lambda: writing.own(pieces, source, memory))
+            together(complete)
+        except Exception:
             if world.leads:
                 shutil.rmtree(aside, ignore_errors=True)
-            if not disk_is_full(error):
-                raise
-            raise user_error(
-                str(self.folder),
-                "the disk is full; older checkpoints are untouched",
-                "free some space, then --resume",
-            ) from error
+            raise
         return final
 
     def steps(self) -> list[int]:
@@ -138,15 +137,31 @@ class Checkpoints:
         path = self.folder / f"step-{step:06d}"
         return self._world.together(lambda: _read(path))
 
+    def _telling(self, write: Callable[[], None]) -> None:
+        """Write; say what keeps this rank from it."""
+        try:
+            write()
+        except Exception as error:
+            if disk_is_full(error):
+                found, remedy = "the disk is full", "free some space"
+            elif cannot_write(error):
+                found, remedy = f"it cannot be written ({error})", "let every rank write there"
+            else:
+                raise
+            where = f" on rank {self._world.rank}, {gethostname()}" if self._world.size > 1 else ""
+            raise user_error(
+                str(self.folder),
+                f"{found}{where}; older checkpoints are untouched",
+                f"{remedy}, then --resume",
+            ) from error
+
     def _rotate(self, newest: int, keep_too: int | None) -> None:
         """Remove what is too old, and what an earlier, longer life of this run left behind."""
         steps = self.steps()
         stay = {s for s in steps if s <= newest}
         stay = {*sorted(stay)[-self._keep :], *(s for s in stay if s == keep_too)}
         for step in set(steps) - stay:
-            path = self.folder / f"step-{step:06d}"
-            (path / MARKER).unlink()  # first, so that a half-removed one is not taken for whole
-            shutil.rmtree(path)
+            _remove(self.folder / f"step-{step:06d}")
 
 
 @dataclass(frozen=True)
@@ -157,9 +172,11 @@ class _Writing:
     world: World
 
     def begin(self) -> None:
-        """Make the folder."""
+        """Make the folder, and remove what a life that was killed has half written or removed."""
         if self.world.leads:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for path in self.folder.parent.glob("*step-*"):
+                if path.name.startswith(".") or not (path / MARKER).is_file():
+                    shutil.rmtree(path, ignore_errors=True)
             self.folder.mkdir(parents=True)
 
     def own(
@@ -203,6 +220,12 @@ def _read(path: Path) -> Saved:
             "from the one before it"
         ) from error
     return Saved(state.pop("step"), stored, state, memory, sources)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint, if it is there; half removed, it is not taken for whole."""
+    (path / MARKER).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(path: Path, text: str) -> None:
