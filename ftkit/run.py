@@ -16,8 +16,9 @@ from ftkit.data.provenance import pool_to_learn_from, pool_to_measure
 from ftkit.model.fingerprint import reference_fingerprint
 from ftkit.model.load import check_positions, load_policy, load_scorer
 from ftkit.model.tokenizer import load_tokenizer
-from ftkit.objectives import DFT, DPO, DisCO
+from ftkit.objectives import DFT, DPO, TRPO, DisCO
 from ftkit.parallel.world import OneProcess, World
+from ftkit.parallel.zero_config import SHARED_WEIGHTS, stage_of
 from ftkit.recipe.rules import RANKED, RANKED_AMONG_SEVERAL
 from ftkit.run_data import Data
 from ftkit.run_evaluation import build_evaluation, referenced
@@ -130,16 +131,28 @@ def set_up_torch(recipe: Recipe) -> None:
     torch.set_float32_matmul_precision(recipe.train.matmul)
 
 
-def build_policy(recipe: Recipe, data: Data) -> Reader:
+def build_policy(recipe: Recipe, data: Data, world: World | None = None) -> Reader:
     """Load the policy, or the reward model.
+
+    Args:
+        recipe: of the run.
+        data: what it reads.
+        world: the ranks, where weights may be shared: they stay on the host until then; None =
+            there are no others.
 
     Raises:
         UserError: if there is no such model, rows are longer than it can read, or the pool is of
             another model.
     """
     load = load_policy if recipe.method.reads == "logp" else load_scorer
+    trpo = isinstance(recipe.method, TRPO)
+    shared = stage_of(recipe.parallel, (world or OneProcess()).size, trpo=trpo) == SHARED_WEIGHTS
     policy: Reader = load(
-        recipe.model, data.tokenizer, micro_tokens=recipe.train.micro_tokens, seed=recipe.seed
+        recipe.model,
+        data.tokenizer,
+        micro_tokens=recipe.train.micro_tokens,
+        seed=recipe.seed,
+        device=torch.device("cpu") if shared else None,
     )
     rows = (data.sets.eval, data.pool, data.held_out_pool, *(one for one, _ in data.sets.train))
     longest = max(int(each.lengths.max()) for each in rows if each is not None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,6 +42,11 @@ class Piece:
     """float32 [n] each, by key: the weights, and what is remembered of them."""
     steps: float = 0.0
     """Updates that the optimizer has counted."""
+
+    def copied(self) -> Piece:
+        """Return a copy in the host's memory, which stays as it is."""
+        values = {key: value.detach().cpu().clone() for key, value in self.values.items()}
+        return replace(self, values=values)
 
 
 def save_pieces(pieces: Mapping[str, Piece], file: Path) -> None:

@@ -46,6 +46,22 @@ class World(Protocol):
         """Return this rank's share: every ``size``-th item."""
         return items[self.rank :: self.size]
 
+    def dealt(self, costs: Sequence[int]) -> list[int]:
+        """Return which items are this rank's, so that all have about as much to do.
+
+        The costliest first, each to the rank that has least; the same on every rank.
+
+        Args:
+            costs: of each item, such as its tokens.
+        """
+        loads, mine = [0] * self.size, list[int]()
+        for item in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+            rank = min(range(self.size), key=lambda each: (loads[each], each))
+            loads[rank] += costs[item]
+            if rank == self.rank:
+                mine.append(item)
+        return sorted(mine)
+
     def joined(self, items: Sequence[T]) -> list[T]:
         """Return the items of which each rank has its share, in their order."""
         shares = self.gather([list(items)])

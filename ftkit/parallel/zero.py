@@ -45,6 +45,23 @@ class Whole(nn.Module):
         return read(*args, **kwargs)
 
 
+def share(module: nn.Module, config: Mapping[str, Any]) -> None:
+    """Cut a module's weights into shares, one weight after the other, those of rank 0 for all.
+
+    What is on the host comes to the device as a share of it: the whole of a model never does.
+    """
+    import deepspeed
+    from deepspeed.accelerator import get_accelerator
+
+    dtype = torch.bfloat16 if "bf16" in config else torch.float32
+    for weight in module.parameters():
+        if weight.is_floating_point() and weight.dtype != dtype:
+            weight.data = weight.data.to(dtype)
+    deepspeed.zero.Init(module=module, config_dict_or_path=dict(config), dtype=dtype)
+    for buffer in module.buffers():
+        buffer.data = buffer.data.to(get_accelerator().current_device_name())
+
+
 class Zero(Placement):
     """Modules under an engine, and the update of their weights (``train.optimizer.Update``)."""
 
@@ -69,9 +86,12 @@ class Zero(Placement):
 
         self.world, self.weights = world, dict(weights)
         self.stage: int = config["zero_optimization"]["stage"]
+        whole = Whole(modules)
         with quiet():
+            if self.stage == SHARED_WEIGHTS:
+                share(whole, config)
             self._engine: Any = deepspeed.initialize(
-                model=Whole(modules),
+                model=whole,
                 optimizer=optimizer(list(weights.values())) if optimizer else None,
                 config=dict(config),
                 dist_init_required=False,

@@ -57,7 +57,7 @@ def _unread_of_vllm(said: Said) -> Iterator[tuple[str, str]]:
     if said.get("sample.engine", "hf") != "vllm":
         yield "sample.vllm", "the engine is hf"
     elif said.says("sample.vllm.server"):
-        for key in ("memory", "sleep", "eager"):
+        for key in ("memory", "tensor_parallel", "sleep", "eager"):
             yield f"sample.vllm.{key}", "servers are told as they are started, by ftkit serve"
     else:
         for key in ("exchange", "wait"):

@@ -32,6 +32,9 @@ class VLLMConfig(Section):
     memory: float = Field(0.4, gt=0, lt=1)
     """In the trainer's process: the share of the GPU's memory that vLLM takes for weights and
     cache."""
+    tensor_parallel: int = Field(1, gt=0)
+    """In the trainers' processes: how many of them share one vLLM, each with a part of its weights;
+    the number of processes must be a multiple of it."""
     sleep: bool = True
     """In the trainer's process: give that memory up while the policy learns."""
     eager: bool = False

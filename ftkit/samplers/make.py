@@ -41,7 +41,7 @@ def open_engine(
     if how.server is None:
         from ftkit.samplers.vllm.inside import Inside
 
-        return Inside.start(policy, how, longest)
+        return Inside.start(policy, how, longest, world)
     from ftkit.samplers.vllm.server import Servers
 
     urls = [how.server] if isinstance(how.server, str) else how.server

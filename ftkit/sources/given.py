@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 from ftkit.core.source import Source
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ftkit.core.group import Group
     from ftkit.data.order import Order
     from ftkit.parallel.world import World
@@ -19,6 +21,11 @@ class Rows(Protocol):
 
     def __getitem__(self, row: int, /) -> Group:
         """Return one."""
+        ...
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """Int [rows]: the tokens of each, by which ranks are given equally much to do."""
         ...
 
 
@@ -39,4 +46,5 @@ class Given(Source):
         rows = self.order.rows_of_step(step - 1, self.prompts)
         if self.total is not None:
             rows = rows[: self.total - (step - 1) * self.prompts]
-        return [self.sets[s][row] for s, row in rows[self.world.rank :: self.world.size]]
+        mine = self.world.dealt([int(self.sets[s].tokens[row]) for s, row in rows])
+        return [self.sets[s][row] for s, row in (rows[i] for i in mine)]

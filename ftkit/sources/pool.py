@@ -40,7 +40,8 @@ class Pooled(Source):
         seen = list(zip(rows, visits, strict=True))
         if self.total is not None:
             seen = seen[: self.total - (step - 1) * self.prompts]
-        return [self._group(*row, visit) for row, visit in seen[self.world.rank :: self.world.size]]
+        mine = self.world.dealt([int(self.sets[s].tokens[row]) for (s, row), _ in seen])
+        return [self._group(*row, visit) for row, visit in (seen[i] for i in mine)]
 
     def _group(self, number: int, row: int, visit: int) -> Group:
         group = self.sets[number][row]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from ftkit.data.order import Order
     from ftkit.parallel.world import World
     from ftkit.sources.asking import Asking
-    from ftkit.sources.given import Rows
+
+
+class Prompts(Protocol):
+    """Rows in a fixed order."""
+
+    def __getitem__(self, row: int, /) -> Group:
+        """Return one."""
+        ...
 
 
 @dataclass
@@ -36,7 +43,7 @@ class Rollouts(Source):
     as many of each rank's, whatever their number.
     """
 
-    sets: Sequence[Rows]
+    sets: Sequence[Prompts]
     order: Order
     prompts: int
     """Prompts in a step, over all ranks."""

@@ -78,7 +78,7 @@ def train(loaded: Loaded, *, resume: bool, dry_run: bool, world: World | None = 
     with phase("loading the model"):
         world.together(lambda: folder.claim() if world.leads else None)
         # a model that cannot be loaded leaves no run behind
-        policy = world.together(lambda: build_policy(recipe, data))
+        policy = world.together(lambda: build_policy(recipe, data, world))
     with outside_of(recipe, policy, world) as outside:  # nor a verifier that is of no use
         if world.leads:
             folder.write_text("recipe.yaml", dump_yaml(loaded.resolved()))

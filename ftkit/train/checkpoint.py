@@ -14,7 +14,6 @@ from them.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,17 +21,16 @@ from pathlib import Path
 from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ftkit.core.errors import RunError, cannot_write, disk_is_full, user_error
-from ftkit.parallel.pieces import Piece, Stored, save_pieces
+from ftkit.parallel.pieces import Stored
 from ftkit.parallel.world import OneProcess, World
+from ftkit.train.writing import MARKER, MEMORY, Contents, Pending, remove, sync
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-MARKER = "COMPLETE"
-MEMORY = "memory.safetensors"
 SHARDS, SOURCES = "shard-*.safetensors", "rollout-*.json"
 
 
@@ -62,56 +60,101 @@ class Checkpoints:
         self.folder = folder
         self._keep = keep
         self._world = world or OneProcess()
+        self._pending: Pending | None = None
 
-    def save(
-        self,
-        step: int,
-        pieces: Mapping[str, Piece],
-        state: Mapping[str, Any],
-        *,
-        memory: Mapping[str, Tensor] | None = None,
-        source: Mapping[str, Any] | None = None,
-        keep_too: int | None = None,
-    ) -> Path:
+    def save(self, contents: Contents) -> Path:
         """Write a checkpoint, then remove those that are too old; on all ranks together.
-
-        Args:
-            step: after which it is.
-            pieces: this rank's.
-            state: the same on every rank; JSON.
-            memory: the same on every rank.
-            source: this rank's; JSON.
-            keep_too: the step of one that stays though it is old: the best.
 
         Raises:
             UserError: if a disk is full, or a rank cannot write; older checkpoints are then as
                 they were.
         """
-        final = self.folder / f"step-{step:06d}"
-        aside = self.folder / f".tmp-{final.name}"
-        world = self._world
-        writing = _Writing(aside, world)
+        self.begin(contents)
+        self.settle()
+        return self._path(contents.step)
+
+    def begin(self, contents: Contents, *, background: bool = False) -> None:
+        """Begin to write a checkpoint, which ``settle`` completes.
+
+        Args:
+            contents: this rank's part of it.
+            background: write a copy in a thread, while the weights go on changing.
+        """
+        self.settle()
+        aside = self.folder / f".tmp-step-{contents.step:06d}"
+        self._pending = Pending(contents.copied() if background else contents, aside, self._world)
+        self._together(self._pending.begin)
+        if background:
+            self._pending.go_on()
+
+    @property
+    def pending(self) -> bool:
+        """Whether one has been begun and is not complete."""
+        return self._pending is not None
+
+    def settle(self, *, wait: bool = True) -> bool:
+        """Complete what was begun; on all ranks together.
+
+        Args:
+            wait: until it is written; else only if it is, on all ranks.
+
+        Returns:
+            Whether nothing is pending.
+
+        Raises:
+            UserError: as ``save``.
+        """
+        pending = self._pending
+        if pending is None:
+            return True
+        if not wait and not all(self._world.gather([pending.is_done])):
+            return False
 
         def complete() -> None:
-            if world.leads:
-                writing.complete({"step": step, **state, "ranks": world.size})
-                _remove(final)
-                aside.rename(final)
-                _sync(self.folder)
-                self._rotate(step, keep_too)
+            if self._world.leads:
+                final = self._path(pending.contents.step)
+                pending.complete()
+                remove(final)
+                pending.folder.rename(final)
+                sync(self.folder)
+                self._rotate(pending.contents.step, pending.contents.keep_too)
 
-        def together(work: Callable[[], None]) -> None:
-            world.together(lambda: self._telling(work))
+        self._together(pending.result)
+        self._together(complete)
+        self._pending = None
+        return True
 
+    def _together(self, write: Callable[[], None]) -> None:
+        """Write on all ranks, and clean up after what goes wrong on any."""
+        assert self._pending is not None
         try:
-            together(writing.begin)
-            together(lambda: writing.own(pieces, source, memory))
-            together(complete)
+            self._world.together(lambda: self._told(write))
         except Exception:
-            if world.leads:
-                shutil.rmtree(aside, ignore_errors=True)
+            if self._world.leads:
+                shutil.rmtree(self._pending.folder, ignore_errors=True)
+            self._pending = None
             raise
-        return final
+
+    def _told(self, write: Callable[[], None]) -> None:
+        """Write; say what keeps this rank from it, and what to do."""
+        try:
+            write()
+        except Exception as error:
+            if disk_is_full(error):
+                found, remedy = "the disk is full", "free some space"
+            elif cannot_write(error):
+                found, remedy = f"it cannot be written ({error})", "let every rank write there"
+            else:
+                raise
+            where = f" on rank {self._world.rank}, {gethostname()}" if self._world.size > 1 else ""
+            raise user_error(
+                str(self.folder),
+                f"{found}{where}; older checkpoints are untouched",
+                f"{remedy}, then --resume",
+            ) from error
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}"
 
     def steps(self) -> list[int]:
         """Return the steps of the complete checkpoints, oldest first."""
@@ -134,26 +177,8 @@ class Checkpoints:
             if not found:
                 return None
             step = found[-1]
-        path = self.folder / f"step-{step:06d}"
+        path = self._path(step)
         return self._world.together(lambda: _read(path))
-
-    def _telling(self, write: Callable[[], None]) -> None:
-        """Write; say what keeps this rank from it."""
-        try:
-            write()
-        except Exception as error:
-            if disk_is_full(error):
-                found, remedy = "the disk is full", "free some space"
-            elif cannot_write(error):
-                found, remedy = f"it cannot be written ({error})", "let every rank write there"
-            else:
-                raise
-            where = f" on rank {self._world.rank}, {gethostname()}" if self._world.size > 1 else ""
-            raise user_error(
-                str(self.folder),
-                f"{found}{where}; older checkpoints are untouched",
-                f"{remedy}, then --resume",
-            ) from error
 
     def _rotate(self, newest: int, keep_too: int | None) -> None:
         """Remove what is too old, and what an earlier, longer life of this run left behind."""
@@ -161,46 +186,7 @@ class Checkpoints:
         stay = {s for s in steps if s <= newest}
         stay = {*sorted(stay)[-self._keep :], *(s for s in stay if s == keep_too)}
         for step in set(steps) - stay:
-            _remove(self.folder / f"step-{step:06d}")
-
-
-@dataclass(frozen=True)
-class _Writing:
-    """A checkpoint on its way to the disk."""
-
-    folder: Path
-    world: World
-
-    def begin(self) -> None:
-        """Make the folder, and remove what a life that was killed has half written or removed."""
-        if self.world.leads:
-            for path in self.folder.parent.glob("*step-*"):
-                if path.name.startswith(".") or not (path / MARKER).is_file():
-                    shutil.rmtree(path, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-
-    def own(
-        self,
-        pieces: Mapping[str, Piece],
-        source: Mapping[str, Any] | None,
-        memory: Mapping[str, Tensor] | None,
-    ) -> None:
-        """Write what is this rank's to write."""
-        rank = f"{self.world.rank:05d}"
-        save_pieces(pieces, self.folder / f"shard-{rank}.safetensors")
-        _sync(self.folder / f"shard-{rank}.safetensors")
-        if source is not None:
-            _write(self.folder / f"rollout-{rank}.json", json.dumps(source))
-        if memory is not None and self.world.leads:
-            save_file(dict(memory), self.folder / MEMORY)
-            _sync(self.folder / MEMORY)
-
-    def complete(self, state: Mapping[str, Any]) -> None:
-        """Write what says of everything else that it is there."""
-        sizes = {path.name: path.stat().st_size for path in sorted(self.folder.iterdir())}
-        _write(self.folder / "state.json", json.dumps({**state, "files": sizes}))
-        _write(self.folder / MARKER, "")
-        _sync(self.folder)
+            remove(self._path(step))
 
 
 def _read(path: Path) -> Saved:
@@ -220,23 +206,3 @@ def _read(path: Path) -> Saved:
             "from the one before it"
         ) from error
     return Saved(state.pop("step"), stored, state, memory, sources)
-
-
-def _remove(path: Path) -> None:
-    """Remove a checkpoint, if it is there; half removed, it is not taken for whole."""
-    (path / MARKER).unlink(missing_ok=True)
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

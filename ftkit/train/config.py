@@ -88,6 +88,9 @@ class CheckpointConfig(Section):
     """Steps between checkpoints; null = only the last one."""
     keep: int = Field(2, gt=0)
     """How many of the newest stay; the best one stays besides."""
+    background: bool = False
+    """Write while training goes on, from a copy of weights and optimizer's state that is held in
+    the host's memory until then; for large models on slow disks. The last one is waited for."""
     best: str | None = None
     """A measure of the evaluation, such as `eval.loss` or `eval.exact_match`: its best checkpoint
     is kept and exported to RUN/best/."""

@@ -16,6 +16,7 @@ from ftkit.core.batch import collate
 from ftkit.core.errors import RunError, ServiceError
 from ftkit.core.phase import phase
 from ftkit.train.measures import better, reaches, summary, value_of
+from ftkit.train.writing import Contents
 
 if TYPE_CHECKING:
     from ftkit.core.batch import Batch
@@ -113,7 +114,9 @@ class Loop:
                     self._evaluate()
                 ended, stopped = self._ended(), self._stopped()
                 if ended or stopped or self._due(self.checkpoint.every):
-                    self._save()
+                    self._save(last=bool(ended or stopped))
+                elif self.checkpoints.pending:
+                    self.checkpoints.settle(wait=False)
             if stopped and not ended:
                 return stopped.name
         return ended
@@ -231,21 +234,27 @@ class Loop:
             self.state.best_measure = name
             self._save()
 
-    def _save(self) -> None:
+    def _save(self, *, last: bool = True) -> None:
+        """Write a checkpoint; in the background where another step follows and it is wished."""
         if self.saved == self.state.step:
+            self.checkpoints.settle()
             return
         state = {**vars(self.state), "belongs": self.belongs}
         del state["step"]
         memory = None if self.memory is None else self.memory.state()
         with phase("saving"):
-            self.checkpoints.save(
+            contents = Contents(
                 self.state.step,
                 self.optimizer.pieces(),
                 state,
-                memory=memory,
-                source=self.source.state(),
+                memory,
+                self.source.state(),
                 keep_too=self.state.best_step,
             )
+            background = self.checkpoint.background and not last
+            self.checkpoints.begin(contents, background=background)
+            if not background:
+                self.checkpoints.settle()
         self.saved = self.state.step
 
     def resume(self, saved: Saved) -> None:

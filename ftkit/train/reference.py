@@ -36,6 +36,11 @@ class Rows(Protocol):
         """Equal for equal rows in equal order."""
         ...
 
+    @property
+    def tokens(self) -> np.ndarray:
+        """Int [rows]: the tokens of each."""
+        ...
+
     def __len__(self) -> int:
         """Return how many there are."""
         ...
@@ -61,6 +66,11 @@ class Referenced:
     def fingerprint(self) -> str:
         """The name of the rows' content."""
         return self.rows.fingerprint
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """The tokens of each row."""
+        return self.rows.tokens
 
     def __len__(self) -> int:
         """Return how many rows there are."""

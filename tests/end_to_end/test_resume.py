@@ -29,6 +29,7 @@ METHODS = {
     "pretrain": {"method": {"name": "pretrain"}},
     "sgd": {"train": {"optimizer": "sgd", "momentum": 0.9}},
     "bfloat16": {},
+    "background": {"checkpoint": {"background": True, "every": 1}},
     "reward": {"method": {"name": "reward"}},
     "dpo": {"method": {"name": "dpo"}},
     "dft": {"method": {"name": "dft"}, "sample": {"max_tokens": 4, "answers": 3}},

@@ -73,6 +73,17 @@ SHARDED = {
 }
 """So small that the weights of a tiny model are really gathered and released."""
 
+MODEL = {
+    "init": {
+        "architecture": "qwen2",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 48,
+    }
+}
+
 COUNTED = ("tokens", "trained", "step")
 TIMES = ("seconds", "seconds_sampling")
 
@@ -91,6 +102,8 @@ def sections(name, files, **more):
         found["data"] = {"train": str(files / "pairs.jsonl"), "eval": held_out}
     for section, values in more.items():
         found[section] = {**found.get(section, {}), **values}
+    if "model" in more:
+        found["model"] = {**MODEL, "tokenizer": str(files / "tokenizer"), **more["model"]}
     return found
 
 

@@ -57,6 +57,8 @@ class Pretend:
     def heed(self, stopped):
         pass
 
+    shared = False
+
     def sleep(self):
         self.calls.append("sleep")
         self.asleep = True

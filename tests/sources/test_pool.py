@@ -55,6 +55,10 @@ class Rows(list):
     def of(self, name):
         return next(group for group in self if group.id == name)
 
+    @property
+    def tokens(self):
+        return [10 - len(group.answers) for group in self]
+
 
 def rows(prompts, negatives):
     return Rows(

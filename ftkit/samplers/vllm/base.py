@@ -34,6 +34,10 @@ class Engine(Protocol):
     def places(self) -> int:
         """Of how many servers or processes each has weights of its own."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether ranks answer together, so that each must ask whenever the others do."""
+
     def heed(self, stopped: Callable[[], bool]) -> None:
         """Give up waiting for anything as soon as this says that the run shall stop."""
 

@@ -7,7 +7,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import torch
 
 from ftkit.core.errors import ServiceError, user_error
 from ftkit.model.skeleton import described
+from ftkit.parallel.world import OneProcess
 from ftkit.samplers.vllm.base import parameters
 from ftkit.samplers.vllm.worker import NAME
 from ftkit.samplers.written import Drawn
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ftkit.model.policy import Policy
+    from ftkit.parallel.world import World
     from ftkit.samplers.config import SampleConfig, VLLMConfig
     from ftkit.samplers.vllm.base import Request
 
@@ -45,22 +47,41 @@ class Inside:
     """vLLM's ``LLM``."""
     sleeps: bool
     """Whether it can give its memory up."""
+    world: World = field(default_factory=OneProcess)
+    """The trainer's ranks."""
+    group: int = 1
+    """How many neighbours among them share it."""
     version: int | None = None
     places: int = 1
     _asleep: bool = False
 
     @classmethod
-    def start(cls, policy: Policy, config: VLLMConfig, longest: int) -> Inside:
-        """Start one for a policy, with no weights yet.
+    def start(
+        cls, policy: Policy, config: VLLMConfig, longest: int, world: World | None = None
+    ) -> Inside:
+        """Start one for a policy, with no weights yet; on all ranks together.
+
+        Each rank has one of its own, or a part of one that so many neighbours share; none of them
+        starts further processes.
 
         Args:
             policy: whose architecture, precision and device it takes.
             config: how.
             longest: tokens of the longest prompt and answer together.
+            world: the trainer's ranks; None = there are no others.
 
         Raises:
-            UserError: if vLLM is not installed, or does not know the architecture.
+            UserError: if vLLM is not installed, does not know the architecture, or the ranks cannot
+                be grouped as wished.
         """
+        world, group = world or OneProcess(), config.tensor_parallel
+        if world.size % group:
+            some = "1 process" if world.size == 1 else f"{world.size} processes"
+            raise user_error(
+                "sample.vllm.tensor_parallel",
+                f"{group}, and there are {some}",
+                f"write a number that divides it, or start more: --gpus {group}",
+            )
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         on_gpu = policy.device.type == "cuda"
@@ -80,13 +101,14 @@ class Inside:
                     gpu_memory_utilization=config.memory,
                     enable_sleep_mode=config.sleep and on_gpu,
                     worker_extension_cls=NAME,
+                    **_among(world, group),
                 )
             except Exception as error:  # whatever vLLM raises
                 remedy = "mend sample.vllm, or write sample.engine: hf and vllm: null"
                 raise user_error(
                     "sample.engine", f"vllm does not start: {error}", remedy
                 ) from error
-        engine = cls(llm, config.sleep and on_gpu)
+        engine = cls(llm, config.sleep and on_gpu, world, group)
         engine.sleep()
         return engine
 
@@ -103,13 +125,27 @@ class Inside:
         """Return answers (``Engine.ask``)."""
         from vllm import SamplingParams
 
+        asked, start = list(requests), 0
+        if self.shared:  # what any of them is asked, all answer together
+            shares = self.world.gather([asked])
+            first = self.world.rank // self.group * self.group
+            start = sum(map(len, shares[first : self.world.rank]))
+            asked = [each for share in shares[first : first + self.group] for each in share]
+        if not asked:
+            return []
         with _told():
             found = self.llm.generate(
-                [{"prompt_token_ids": list(each.prompt)} for each in requests],
-                [SamplingParams(**parameters(each, config, stop)) for each in requests],
+                [{"prompt_token_ids": list(each.prompt)} for each in asked],
+                [SamplingParams(**parameters(each, config, stop)) for each in asked],
                 use_tqdm=False,
             )
-        return [[_drawn(one) for one in each.outputs] for each in found]
+        mine = found[start : start + len(requests)]
+        return [[_drawn(one) for one in each.outputs] for each in mine]
+
+    @property
+    def shared(self) -> bool:
+        """Whether neighbours answer together."""
+        return self.group > 1
 
     def heed(self, stopped: Callable[[], bool]) -> None:
         """Do nothing: it waits for nobody."""
@@ -131,7 +167,19 @@ class Inside:
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
         self.llm.llm_engine.engine_core.shutdown()
-        cleanup_dist_env_and_memory()
+        if self.world.size == 1:  # else it would part the trainer's ranks, too
+            cleanup_dist_env_and_memory()
+
+
+def _among(world: World, group: int) -> dict[str, Any]:
+    """Return what vLLM is told of ranks that somebody else has started, and that have joined."""
+    if world.size == 1:
+        return {}
+    return {
+        "distributed_executor_backend": "external_launcher",
+        "tensor_parallel_size": group,
+        "seed": world.rank // group,
+    }
 
 
 @contextmanager

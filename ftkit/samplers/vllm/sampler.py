@@ -73,7 +73,7 @@ class VLLMSampler(Sampler):
             UserError: if a prompt leaves no room for an answer in the model's positions.
             RunError: if vLLM fails.
         """
-        if not prompts:
+        if not prompts and not self.engine.shared:
             return []
         keys = range(len(prompts)) if keys is None else keys
         room = room_of(self.policy.model, prompts, self.config.max_tokens)

@@ -106,6 +106,11 @@ class Servers:
         """How many there are that have weights of their own."""
         return len(self.urls)
 
+    @property
+    def shared(self) -> bool:
+        """Each rank asks for itself."""
+        return False
+
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
         """Take weights (``Engine.load``)."""
         before, self.version = self._folder, version
