@@ -1,4 +1,4 @@
-"""The real command with several ranks, quickly: processes are forked from one that has imported all.
+"""The real command with several ranks, quickly: processes are forks of one that has imported all.
 
 Only the birth of processes differs from ``ftkit train --gpus N`` in a shell: the launcher, its
 signals, the ranks, what they write and how they end are the real ones.
