@@ -51,21 +51,24 @@ def _as_rank() -> NoReturn:
 
         app()
     except SystemExit as exit_:
-        status = exit_.code if isinstance(exit_.code, int) else 1
+        status = exit_.code if isinstance(exit_.code, int) else RUN_FAILED
+        lines = [exit_.code] if isinstance(exit_.code, str) else []
     except Exception as error:
         _debug()
         status, lines = said_of(error)
         shared = getattr(error, "shared", False)
     except KeyboardInterrupt:
-        status = INTERRUPTED
-    if status == RUN_FAILED or lines:
+        status, lines, shared = INTERRUPTED, ["interrupted"], True
+    failed = status == RUN_FAILED or bool(lines)
+    if failed:
         told = report(rank, status, lines, shared=shared)
         if not told.write() and (rank == 0 or not shared):
+            lines = [f"another rank is gone: {told.short}"] if told.secondary else lines
             sys.stderr.write("".join(f"{line}\n" for line in lines))
     if "torch" in sys.modules:
         from ftkit.parallel.processes import leave
 
-        leave(status)
+        leave(status, alone=failed)
     sys.exit(status)
 
 

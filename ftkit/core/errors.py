@@ -72,6 +72,17 @@ def disk_is_full(error: BaseException) -> bool:
     return numbered or any(sign in str(error).lower() for sign in FULL)
 
 
+def cannot_write(error: BaseException) -> bool:
+    """Whether an error, of Python or of a library that writes files itself, is a disk's.
+
+    >>> cannot_write(PermissionError(13, "Permission denied")), cannot_write(ValueError("no"))
+    (True, False)
+    >>> cannot_write(Exception("I/O error: Permission denied (os error 13)"))  # as safetensors says
+    True
+    """
+    return isinstance(error, OSError) or "(os error " in str(error)
+
+
 def user_error(place: str, found: str, remedy: str = "") -> UserError:
     """Return a ``UserError`` of one fault, to be raised."""
     return UserError(Fault(place, found, remedy))

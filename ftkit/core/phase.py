@@ -1,8 +1,7 @@
-"""What a process is doing, and since when: what a watchdog tells of one that hangs."""
+"""What a process is doing, and how often it has got on: what a watchdog tells of one that hangs."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,19 +16,17 @@ class Phase:
 
     name: str = "starting"
     step: int = 0
-    since: float = 0.0
-    """When the last sign of progress was, by ``time.monotonic``."""
     beats: int = 0
     """Signs of progress so far."""
 
 
-now = Phase(since=time.monotonic())
+now = Phase()
 """Of this process."""
 
 
 def beat() -> None:
     """Give a sign of progress: another batch went through, another token was drawn."""
-    now.since, now.beats = time.monotonic(), now.beats + 1
+    now.beats += 1
 
 
 @contextmanager

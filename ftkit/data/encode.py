@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ftkit.core.errors import user_error
+from ftkit.core.phase import beat
 from ftkit.data.codec import Codec, load_codec
 from ftkit.data.config import DataConfig
 from ftkit.data.example import Chat, Comparison, Completion, Document, Example
@@ -55,6 +56,7 @@ class Encoder:
         faults = Faults()
         rows = iter(examples)
         while batch := list(islice(rows, BATCH)):
+            beat()
             for example, found in zip(batch, self._tokens(batch), strict=True):
                 if isinstance(example, Comparison):
                     fitted = self._compared(example, found, faults)

@@ -2,7 +2,8 @@
 
 The parent runs nothing itself: it starts the very command that it was given once for each rank,
 with variables that say which rank that is, hands signals on, and, as soon as one rank has failed,
-gives the others a few seconds and then kills them.
+gives the others a few seconds and then kills them.  What it says and returns in the end is worked
+out in ``reports``.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 from types import FrameType
 
 from ftkit.launch.devices import cores
-from ftkit.launch.reports import FOLDER, OVER, reports_in
+from ftkit.launch.reports import FOLDER, OVER, ending, reports_in
 
 GRACE = 5.0
 """Seconds that the other ranks have once one has failed."""
@@ -30,6 +32,10 @@ LOOK = 0.05
 """Seconds between looks at the ranks."""
 PARENT = "FTKIT_PARENT"
 """Variable of the environment: the process that started a rank, and with which it ends."""
+APART = 1.0
+"""Seconds between two Ctrl-C of a person; what comes sooner is one signal that came twice."""
+PATIENCE = 2
+"""How often Ctrl-C is handed on; a person who presses it once more wants an end at once."""
 HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
@@ -57,16 +63,19 @@ class Ranks:
     controlled: bool = False
     """Whether standard input brings the numbers of signals, and its end that of the run."""
     running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
-    signalled: int = 0
-    """How many signals there were."""
+    killed: set[int] = field(default_factory=set)
+    """Those that this launcher has killed."""
+    pressed: list[float] = field(default_factory=list)
+    """When Ctrl-C was pressed (``time.monotonic``)."""
 
     def run(self) -> int:
         """Start them, wait for them, and return the exit status of all.
 
-        It is 0 if that of each is; else that of the first that failed, 1 for one that was killed.
+        It is 0 if that of each is; 128 + the number of a signal by which they were asked to stop;
+        else that of the first that failed, 1 for one that was killed.
         """
         folder = Path(tempfile.mkdtemp(prefix="ftkit-ranks-"))
-        before = {each: signal.signal(each, self._hand_on) for each in HANDED_ON}
+        before = {each: signal.signal(each, self._hand_on) for each in _heeded()}
         try:
             self._start(folder)
             if self.controlled:
@@ -96,13 +105,22 @@ class Ranks:
         return {"OMP_NUM_THREADS": threads, **os.environ, **own}
 
     def _start(self, folder: Path) -> None:
-        for local in range(self.node.ranks):
-            self.running[self.node.first + local] = subprocess.Popen(
-                list(self.command),
-                env=self.environment(local, folder),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # a terminal's Ctrl-C comes to the parent alone
-            )
+        """Start all of them; a signal that comes meanwhile is handed on to each.
+
+        A rank begins with these signals blocked, and lets them through when it knows what to do
+        (``rank.begin``): none ends it with a traceback.
+        """
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDED_ON)
+        try:
+            for local in range(self.node.ranks):
+                self.running[self.node.first + local] = subprocess.Popen(
+                    list(self.command),
+                    env=self.environment(local, folder),
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,  # a terminal's Ctrl-C comes to the parent alone
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _wait(self, folder: Path) -> int:
         ended: dict[int, int] = {}
@@ -113,74 +131,56 @@ class Ranks:
                     ended[rank] = status
                     if status and failed_at is None:
                         failed_at = time.monotonic()
-                        (folder / OVER).write_text(f"rank {rank} on {socket.gethostname()}")
+                        with suppress(OSError):  # a full disk: they find out by themselves
+                            (folder / OVER).write_text(f"rank {rank} on {socket.gethostname()}")
             if failed_at is not None and time.monotonic() - failed_at > GRACE:
-                killed = set(self.running) - set(ended)
                 self._kill()
-                ended |= dict.fromkeys(killed, -signal.SIGKILL)
-                return self._told(ended, folder, killed)
+                late = [rank for rank in self.running if rank not in ended]
+                ended |= {rank: self.running[rank].returncode for rank in late}
             time.sleep(LOOK)
-        return self._told(ended, folder, set())
-
-    def _told(self, ended: Mapping[int, int], folder: Path, killed: set[int]) -> int:
-        """Say why ranks failed, what caused it first; return the exit status."""
-        failed = {rank: status for rank, status in ended.items() if status}
-        if not failed:
-            return 0
-        alike = set(failed.values())
-        if len(alike) == 1 and len(failed) == len(ended) and (one := alike.pop()) > 2:  # noqa: PLR2004
-            return one  # all were asked to stop, and did
-        found = reports_in(folder)
-        gone = {
-            rank: status for rank, status in failed.items() if status < 0 and rank not in killed
-        }
-        for rank, status in gone.items():
-            _say(f"rank {rank} was killed by {signal.Signals(-status).name}{_guess(-status)}")
-        own = [each for each in found if not each.secondary]
-        if own:
-            where = "" if own[0].shared else f"rank {own[0].rank} on {own[0].host} failed first:\n"
-            _say(where + "\n".join(own[0].lines))
-            others = [str(each.rank) for each in own[1:] if not each.shared]
-            if others:
-                _say(f"then also ranks {', '.join(others)}")
-        elif not gone and found:
-            _say(f"rank {found[0].rank} on {found[0].host}:\n" + "\n".join(found[0].lines))
-        if killed:
-            _say(f"ranks {', '.join(map(str, sorted(killed)))} were ended")
-        return own[0].status if own and not gone else 1
+        status, lines = ending(ended, reports_in(folder), self.killed)
+        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        sys.stderr.flush()
+        return status
 
     def _hand_on(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the form)
-        self.signalled += 1
-        if self.signalled > 2:  # noqa: PLR2004 (a person who asks a third time means it)
-            self._kill()
-            return
-        for process in self.running.values():
+        """Send a signal to every rank.  No waiting here: it may have interrupted just that."""
+        if number == signal.SIGINT and not self._hurried():
+            number = signal.SIGKILL
+        for rank, process in self.running.items():
             if process.poll() is None:
                 process.send_signal(number)
+                if number == signal.SIGKILL:
+                    self.killed.add(rank)
+
+    def _hurried(self) -> bool:
+        """Note a Ctrl-C; say whether it is to be handed on."""
+        now = time.monotonic()
+        if not self.pressed or now - self.pressed[-1] > APART:
+            self.pressed.append(now)
+        return len(self.pressed) <= PATIENCE
 
     def _listen(self) -> None:
         """Hand on what whoever started this launcher says; kill where nobody is there any more."""
-        for line in sys.stdin:
-            if line.strip().isdecimal():
-                self._hand_on(int(line), None)
-        for process in self.running.values():
-            process.kill()
+        left = b""
+        with suppress(OSError):
+            while part := os.read(0, 1024):  # sys.stdin would be locked when this process ends
+                *lines, left = (left + part).split(b"\n")
+                for line in lines:
+                    if line.strip().isdigit():
+                        self._hand_on(int(line), None)
+        self._hand_on(signal.SIGKILL, None)
 
     def _kill(self) -> None:
-        for process in self.running.values():
-            if process.poll() is None:
-                process.kill()
+        self._hand_on(signal.SIGKILL, None)
         for process in self.running.values():
             process.wait()
 
 
-def _guess(number: int) -> str:
-    return ": perhaps for want of memory (see dmesg)" if number == signal.SIGKILL else ""
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+def _heeded() -> list[signal.Signals]:
+    """Return the signals that are handed on; nohup's wish, that SIGHUP be ignored, holds."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [each for each in HANDED_ON if not (ignored and each == signal.SIGHUP)]
 
 
 def free_port() -> int:

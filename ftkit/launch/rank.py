@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
 import sys
 from collections.abc import Iterable, Mapping
+from io import TextIOWrapper
 from typing import TextIO
 
-from ftkit.launch.local import PARENT
+from ftkit.launch.local import HANDED_ON, PARENT
+from ftkit.launch.parent import signal_at_its_end
 
-PR_SET_PDEATHSIG = 1
-"""Linux's number of the wish for a signal when the parent ends."""
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""Variable of the environment that torchrun sets."""
 
 
 def rank_of(environment: Mapping[str, str] = os.environ) -> int | None:
@@ -28,13 +29,25 @@ def rank_of(environment: Mapping[str, str] = os.environ) -> int | None:
 
 
 def begin() -> None:
-    """Be a rank: end with the parent, and put the rank before every line, but for the first."""
+    """Be a rank: end with the parent, and put the rank before every line, but for the first.
+
+    A signal ends it at once, and silently, until the run is where a checkpoint can be written
+    (``train.interrupt``); the launcher says what that was.
+    """
     rank = rank_of()
     assert rank is not None
-    if PARENT in os.environ:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(os.environ[PARENT]):  # it ended before that was asked for
+    if PARENT in os.environ or TORCHRUN in os.environ:
+        signal_at_its_end(signal.SIGKILL)
+        parent = os.environ.get(PARENT, str(os.getppid()))
+        if os.getppid() != int(parent):  # it ended before that was asked for
             os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_ON)
+    # when the rank that keeps the store ends, torch would print the frames of it for each message
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    for stream in (sys.stdout, sys.stderr):  # what is said is not lost should the rank be killed
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
     if rank:
         name = f"[rank {rank} {socket.gethostname()}] "
         sys.stdout, sys.stderr = Prefixed(sys.stdout, name), Prefixed(sys.stderr, name)
@@ -60,6 +73,11 @@ class Prefixed:
     def flush(self) -> None:
         """Flush whole lines."""
         self._stream.flush()
+
+    def end(self) -> None:
+        """Write what has no end of its line."""
+        if self._line:
+            self.write("\n")
 
     def isatty(self) -> bool:
         """Never: a bar of progress is rank 0's alone."""

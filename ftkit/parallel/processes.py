@@ -7,21 +7,26 @@ LOCAL_RANK, MASTER_ADDR and MASTER_PORT; nothing else is read.
 from __future__ import annotations
 
 import os
-import socket
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Timer
 from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
-from ftkit.core.errors import UserError, user_error
+from ftkit.core.errors import RUN_FAILED, USER_ERROR, RunError, UserError, user_error
 from ftkit.core.phase import WAITING, phase
+from ftkit.launch.local import HANDED_ON
+from ftkit.launch.rank import Prefixed
 from ftkit.parallel.address import interface_towards
 from ftkit.parallel.watchdog import Watchdog
 from ftkit.parallel.world import OneProcess, World
@@ -31,6 +36,10 @@ T = TypeVar("T")
 
 FOREVER = timedelta(days=30)
 """Of collectives: it is the watchdog that ends what hangs, and it says who does."""
+COMING = 60.0
+"""Seconds at least in which all ranks must have come: importing from a slow disk takes long."""
+LEAVING = 600.0
+"""Seconds for which a rank that is done waits for the others to be done."""
 LOOK = 0.05
 """Seconds between looks at the store."""
 
@@ -61,14 +70,18 @@ class Place:
 class Processes(World):
     """Ranks that speak over gloo, and over NCCL where tensors are on GPUs."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, store: Any = None) -> None:
         """Join the others.
+
+        Args:
+            place: of this rank.
+            store: at which they have met (``meet``); None = they are yet to.
 
         Raises:
             UserError: if the port is taken, or the others do not come.
         """
         self.place, self.rank, self.size = place, place.rank, place.size
-        self.host = socket.gethostname()
+        store = meet(place, COMING) if store is None else store
         gpu = torch.cuda.is_available()
         if gpu:
             torch.cuda.set_device(place.local_rank)
@@ -77,7 +90,13 @@ class Processes(World):
         backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
         try:
             with phase("joining the other ranks"):
-                dist.init_process_group(backend, timeout=FOREVER)
+                dist.init_process_group(
+                    backend,
+                    store=store,
+                    rank=place.rank,
+                    world_size=place.size,
+                    timeout=FOREVER,
+                )
                 # what ranks tell each other is never mixed with what an engine sends
                 self._control = dist.new_group(backend="gloo", timeout=FOREVER)
         except (RuntimeError, ValueError, dist.DistNetworkError) as error:
@@ -85,11 +104,6 @@ class Processes(World):
         prepare_deepspeed()
         self._store: Any = dist.distributed_c10d._get_default_store()
         self._turns = 0
-
-    @property
-    def store(self) -> Any:
-        """A connection of one's own to what all ranks share (torch's ``Store``): keys, values."""
-        return self._store.clone()
 
     def sum(self, x: Tensor) -> Tensor:
         """Return the sum of ``x`` over all ranks, the same on each."""
@@ -129,6 +143,25 @@ class Processes(World):
         return work()
 
 
+def meet(place: Place, timeout: float) -> Any:
+    """Return what all ranks share (torch's ``Store``: keys and values), when all have come to it.
+
+    Args:
+        place: of this rank; rank 0 keeps the store, or torchrun does.
+        timeout: seconds in which all must have come.
+
+    Raises:
+        UserError: if the port is taken, or the others do not come.
+    """
+    wait = timedelta(seconds=timeout)
+    try:
+        store, *_ = next(rendezvous("env://", place.rank, place.size, timeout=wait))
+    except (RuntimeError, ValueError, dist.DistNetworkError) as error:
+        raise _not_joined(error) from error
+    store.set_timeout(FOREVER)
+    return store
+
+
 def _not_joined(error: Exception) -> UserError:
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
@@ -151,19 +184,33 @@ def joined(timeout: float, environment: Mapping[str, str] = os.environ) -> Itera
     if place is None or place.size == 1:
         yield OneProcess()
         return
-    world = Processes(place)
-    with Watchdog(world.store, place.rank, place.size, timeout):
-        yield world
+    store = meet(place, max(timeout, COMING))
+    try:
+        with Watchdog(store, place.rank, place.size, timeout):
+            yield Processes(place, store)
+    except SystemExit as error:  # no rank may end by itself while the others go on
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{where.filename}:{where.lineno} called sys.exit({error.code!r})"
+        raise RunError(said) from error
 
 
-def leave(status: int) -> NoReturn:
+def leave(status: int, *, alone: bool = False) -> NoReturn:
     """End this rank: gloo's threads may abort a process that ends in the usual way.
 
-    A rank that has failed waits for nobody.
+    Args:
+        status: its exit status.
+        alone: whether it waits for nobody, as does one that has failed.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if status not in {1, 2} and dist.is_initialized():
+    for each in HANDED_ON:  # too late to stop anything
+        signal.signal(each, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, Prefixed):
+            stream.end()
+        stream.flush()
+    if not alone and status not in {RUN_FAILED, USER_ERROR} and dist.is_initialized():
+        late = Timer(LEAVING, os._exit, [status])
+        late.daemon = True
+        late.start()
         with suppress(RuntimeError):  # another one may have failed at the very end
             dist.barrier()
             dist.destroy_process_group()

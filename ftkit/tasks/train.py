@@ -108,7 +108,8 @@ def _run(
 ) -> int:
     """Train the policy, and write how it ended, whichever way it did."""
     start = time.monotonic()
-    with Interrupt() as interrupt, ExitStack() as stack:
+    interrupt = Interrupt()
+    with ExitStack() as stack:
         saved = _newest(recipe, folder, data, world)
         done = saved.step if saved else 0
         journal, display = _told_to(recipe, folder, data, done, world)
@@ -131,6 +132,7 @@ def _run(
             if saved:
                 loop.resume(saved)
                 display.say(f"going on after step {done} of {data.steps}")
+        stack.enter_context(interrupt)  # until here a signal ends the run at once: none is lost
         try:
             reason = loop.run()
             ended = reason in {"steps", "until"}

@@ -15,18 +15,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file
 
-from ftkit.core.errors import RunError, disk_is_full, user_error
+from ftkit.core.errors import RunError, cannot_write, disk_is_full, user_error
 from ftkit.parallel.pieces import Stored
 from ftkit.parallel.world import OneProcess, World
-from ftkit.train.writing import MARKER, MEMORY, Contents, Pending, sync
+from ftkit.train.writing import MARKER, MEMORY, Contents, Pending, remove, sync
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,8 @@ class Checkpoints:
         """Write a checkpoint, then remove those that are too old; on all ranks together.
 
         Raises:
-            UserError: if a disk is full; older checkpoints are then as they were.
+            UserError: if a disk is full, or a rank cannot write; older checkpoints are then as
+                they were.
         """
         self.begin(contents)
         self.settle()
@@ -82,8 +83,7 @@ class Checkpoints:
         self.settle()
         aside = self.folder / f".tmp-step-{contents.step:06d}"
         self._pending = Pending(contents.copied() if background else contents, aside, self._world)
-        with self._told():
-            self._world.together(self._pending.begin)
+        self._together(self._pending.begin)
         if background:
             self._pending.go_on()
 
@@ -102,7 +102,7 @@ class Checkpoints:
             Whether nothing is pending.
 
         Raises:
-            UserError: if a disk is full; older checkpoints are then as they were.
+            UserError: as ``save``.
         """
         pending = self._pending
         if pending is None:
@@ -114,33 +114,43 @@ class Checkpoints:
             if self._world.leads:
                 final = self._path(pending.contents.step)
                 pending.complete()
-                shutil.rmtree(final, ignore_errors=True)
+                remove(final)
                 pending.folder.rename(final)
                 sync(self.folder)
                 self._rotate(pending.contents.step, pending.contents.keep_too)
 
-        with self._told():
-            self._world.together(pending.result)
-            self._world.together(complete)
+        self._together(pending.result)
+        self._together(complete)
         self._pending = None
         return True
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Clean up after what goes wrong, and say of a full disk what to do."""
+    def _together(self, write: Callable[[], None]) -> None:
+        """Write on all ranks, and clean up after what goes wrong on any."""
         assert self._pending is not None
         try:
-            yield
-        except Exception as error:
+            self._world.together(lambda: self._told(write))
+        except Exception:
             if self._world.leads:
                 shutil.rmtree(self._pending.folder, ignore_errors=True)
             self._pending = None
-            if not disk_is_full(error):
+            raise
+
+    def _told(self, write: Callable[[], None]) -> None:
+        """Write; say what keeps this rank from it, and what to do."""
+        try:
+            write()
+        except Exception as error:
+            if disk_is_full(error):
+                found, remedy = "the disk is full", "free some space"
+            elif cannot_write(error):
+                found, remedy = f"it cannot be written ({error})", "let every rank write there"
+            else:
                 raise
+            where = f" on rank {self._world.rank}, {gethostname()}" if self._world.size > 1 else ""
             raise user_error(
                 str(self.folder),
-                "the disk is full; older checkpoints are untouched",
-                "free some space, then --resume",
+                f"{found}{where}; older checkpoints are untouched",
+                f"{remedy}, then --resume",
             ) from error
 
     def _path(self, step: int) -> Path:
@@ -176,9 +186,7 @@ class Checkpoints:
         stay = {s for s in steps if s <= newest}
         stay = {*sorted(stay)[-self._keep :], *(s for s in stay if s == keep_too)}
         for step in set(steps) - stay:
-            path = self._path(step)
-            (path / MARKER).unlink()  # first, so that a half-removed one is not taken for whole
-            shutil.rmtree(path)
+            remove(self._path(step))
 
 
 def _read(path: Path) -> Saved:

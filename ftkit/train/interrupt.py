@@ -1,16 +1,20 @@
-"""SIGTERM, SIGINT, SIGUSR1: a run that is asked to stop writes a checkpoint first."""
+"""SIGTERM, SIGINT, SIGUSR1, SIGHUP: a run that is asked to stop writes a checkpoint first."""
 
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType, TracebackType
 
-CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+APART = 1.0
+"""Seconds between two Ctrl-C of a person; what comes sooner is one that came by two ways."""
 
 
 class Interrupt:
     """Remembers the first signal, which the loop looks at between steps.
 
+    Before that begins, a signal ends the process at once, as it does any: there is nothing to save.
     A second Ctrl-C stops at once.  Other signals may come again and again: Slurm sends each to
     every process, of which some hand it on, and SIGTERM after SIGUSR1.
     """
@@ -18,11 +22,14 @@ class Interrupt:
     def __init__(self) -> None:
         """Catch nothing yet: ``with Interrupt() as interrupt``."""
         self.signal: signal.Signals | None = None
+        self._pressed: float | None = None
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupt:
         """Take over the handlers."""
         for caught in CAUGHT:
+            if caught == signal.SIGHUP and signal.getsignal(caught) is signal.SIG_IGN:
+                continue  # by nohup
             self._before[caught] = signal.signal(caught, self._note)
         return self
 
@@ -37,10 +44,11 @@ class Interrupt:
             signal.signal(caught, before)  # type: ignore[arg-type]
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the handler's form)
-        if self.signal is None:
-            self.signal = signal.Signals(number)
-        elif number == signal.SIGINT:
-            raise KeyboardInterrupt
+        self.signal = self.signal or signal.Signals(number)
+        if number == signal.SIGINT:
+            self._pressed = self._pressed or time.monotonic()
+            if time.monotonic() - self._pressed > APART:
+                raise KeyboardInterrupt
 
     @property
     def status(self) -> int:

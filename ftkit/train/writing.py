@@ -58,9 +58,11 @@ class Pending:
     _failure: Exception | None = field(default=None)
 
     def begin(self) -> None:
-        """Make the folder."""
+        """Make the folder, and remove what a life that was killed has half written or removed."""
         if self.world.leads:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for path in self.folder.parent.glob("*step-*"):
+                if path.name.startswith(".") or not (path / MARKER).is_file():
+                    shutil.rmtree(path, ignore_errors=True)
             self.folder.mkdir(parents=True)
 
     def go_on(self) -> None:
@@ -107,6 +109,12 @@ class Pending:
         if own.memory is not None and self.world.leads:
             save_file(dict(own.memory), self.folder / MEMORY)
             sync(self.folder / MEMORY)
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, if it is there; half removed, it is not taken for whole."""
+    (path / MARKER).unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ftkit.core.errors import Fault, UserError
+from ftkit.core.phase import phase
 from ftkit.verifiers.base import Item, Verdict, build_verifier
 from ftkit.verifiers.check import faults_of, listed, place_of
 from ftkit.verifiers.config import (
@@ -79,7 +80,8 @@ class WeightedSum:
 
     def judge(self, items: Sequence[Item]) -> list[Verdict]:
         """Return a verdict on each answer, in the same order."""
-        columns = [part.judge(items) for part in self.parts]
+        with phase("judging answers"):
+            columns = [part.judge(items) for part in self.parts]
         return [self._joined(verdicts) for verdicts in zip(*columns, strict=True)]
 
     def close(self) -> None:

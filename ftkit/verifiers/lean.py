@@ -19,6 +19,7 @@ from typing import IO, Any
 from ftkit.verifiers.base import SetupError, Verdict
 from ftkit.verifiers.lean_text import Lines, Messages, judged, refused, spliced
 from ftkit.verifiers.proof import Attempt, Program, beginning
+from ftkit.verifiers.shield import shielded
 
 RECYCLED = 200
 """Proofs after which a REPL is replaced: it keeps everything that it was told."""
@@ -91,16 +92,17 @@ class Repl(Checker):
     def __post_init__(self) -> None:
         """Start it and have it read the header."""
         try:
-            self.process = subprocess.Popen(
-                self.program.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd=self.program.directory,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-            )
+            with shielded():
+                self.process = subprocess.Popen(
+                    self.program.command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    cwd=self.program.directory,
+                    text=True,
+                    encoding="utf-8",
+                    errors="replace",
+                )
         except OSError as error:
             raise SetupError(f"{self.program.command[0]} does not start: {error}") from None
         if not self.header.strip():

@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 
+from ftkit.core.phase import beat
 from ftkit.verifiers.base import Item, Status, Verdict
 from ftkit.verifiers.process import BrokenProcessError, Process, Setup
 
@@ -151,6 +152,7 @@ class _Round:
                 if process.spent:
                     pool.remove(process)
             for process in pool.overdue():
+                beat()
                 if process.item is not None:
                     self.verdicts[process.item] = self._late()
                 pool.remove(process)
@@ -170,6 +172,7 @@ class _Round:
                 self.pool.remove(process)
 
     def _note(self, place: int, verdict: Verdict) -> None:
+        beat()
         self.tries[place] += 1
         if verdict.status == "error" and self.tries[place] < self.pool.tries:
             self.todo.append(place)

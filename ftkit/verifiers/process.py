@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftkit.verifiers.base import STATUSES, Item, Verdict
+from ftkit.verifiers.shield import shielded
 
 LARGEST = 1_000_000
 """Bytes of one message."""
@@ -82,7 +83,7 @@ class Process:
         self.deadline = self.since + setup.start_timeout
         path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "TMPDIR": self.scratch}
-        with theirs:
+        with theirs, shielded():
             self.process = subprocess.Popen(
                 [sys.executable, "-c", START, str(theirs.fileno()), json.dumps(path)],
                 stdin=subprocess.DEVNULL,

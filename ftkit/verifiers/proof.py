@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 from ftkit.verifiers.base import Item, ItemVerifier, SetupError, Verdict
 from ftkit.verifiers.place import MissingError, taken
+from ftkit.verifiers.shield import shielded
 
 System = Literal["lean", "coq"]
 
@@ -152,7 +153,8 @@ class Program:
             SetupError: if it cannot be started.
         """
         try:
-            with output.open("wb") as out, output.with_suffix(".err").open("wb") as errors:
+            told = output.with_suffix(".err")
+            with shielded(), output.open("wb") as out, told.open("wb") as errors:
                 return subprocess.run(
                     [*self.command, *arguments],
                     stdin=subprocess.DEVNULL,

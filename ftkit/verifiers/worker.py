@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ftkit.verifiers.base import Item, ItemVerifier, SetupError, Verdict
+from ftkit.verifiers.shield import serve_the_parent_alone
 
 MODULES = ("math", "proof", "python", "http", "format")
 """Of this package, those whose ``make`` returns a verifier that runs here."""
@@ -35,6 +36,7 @@ def main(descriptor: int) -> None:
         descriptor: of the socket.  Its first line says ``name``, the verifier; ``values``, what its
             ``make`` takes; ``memory_mb``; and ``timeout``, in seconds.
     """
+    serve_the_parent_alone()
     connection = socket.socket(fileno=descriptor)
     lines = connection.makefile("rb")
     setup = json.loads(lines.readline())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ftkit.core.errors import RunError, ServiceError
+from ftkit.core.phase import beat
 
 LATE = 24 * 3600.0
 """Seconds after which an answer is not waited for any longer, from a machine that is alive."""
@@ -123,6 +124,7 @@ class Patience:
             self._progress, self._deadline = progress, time.monotonic() + self._seconds
             log.warning("%s; waiting up to %.0f s for it", error, self._seconds)
         while time.monotonic() < self._deadline and not self._stopped():
+            beat()
             time.sleep(min(PAUSE, self._seconds))
             if all(is_up(url) for url in self._urls):
                 return

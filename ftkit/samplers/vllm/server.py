@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftkit.core.errors import Fault, RunError, ServiceError, UserError
+from ftkit.core.phase import beat
 from ftkit.samplers.vllm.base import parameters
 from ftkit.samplers.vllm.http import LATE, SOON, LostError, Patience, get, is_up, post
 from ftkit.samplers.vllm.weights import write_weights
@@ -186,6 +187,7 @@ class Servers:
 
         with ThreadPoolExecutor(AT_ONCE * len(self.urls)) as pool:
             for i, answer in pool.map(send, left):
+                beat()
                 if isinstance(answer, LostError):
                     lost.append(answer)
                 else:
