@@ -2,9 +2,9 @@
 
 NF4 and the scales of scales are those of QLoRA (Dettmers et al., 2023, arXiv:2305.14314), by
 bitsandbytes.  Of peft's ``prepare_model_for_kbit_training`` nothing is done: peft freezes the base
-itself; norms, embeddings and head stay in ``model.dtype``, for cast to float32 they would be another
+anyway; norms, embeddings and head stay in ``model.dtype``, since in float32 they would be another
 model than the one that is read again, in twice the memory; and checkpointing is not of the
-reentrant kind that needs gradients at the embeddings.
+reentrant kind, which needs gradients at the embeddings.
 """
 
 from __future__ import annotations
@@ -87,22 +87,29 @@ def loading(config: ModelConfig, found: Any, device: torch.device, place: str) -
 def settle(model: PreTrainedModel, config: ModelConfig, place: str) -> None:
     """Name the form that a model was loaded in, and see that it computes one function.
 
+    Args:
+        model: as transformers loaded it.
+        config: by which ``model:``.
+        place: what errors name.
+
     Raises:
-        UserError: if nothing in it is in 4 bits.
+        UserError: if nothing in it is in 4 bits, or its layers are GPT-2's.
     """
     if config.quantize is None:
         return
+    from bitsandbytes.nn import Linear4bit
+
     setattr(model, BASE, config.quantize)
-    layers = [m for m in model.modules() if hasattr(m, "support_avx512bf16_for_cpu")]
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    if not layers or any(layer.source_cls is not torch.nn.Linear for layer in layers):
+        found = f"{config.quantize}, and {type(model).__name__} has not torch's linear layers"
+        raise user_error(place, found, "write quantize: null, or take another architecture")
     for layer in layers:
         # On such CPUs it would compute otherwise in evaluation than in training, and, once it has,
         # pass no gradient on.
         layer.support_avx512bf16_for_cpu = False
-    inside = sum(m.in_features * m.out_features for m in layers)  # type: ignore[operator, misc]
+    inside = sum(layer.in_features * layer.out_features for layer in layers)
     outside = sum(p.numel() for p in model.parameters() if p.is_floating_point())
-    if not inside:
-        found = f"{type(model).__name__} has no linear layers that could be in 4 bits"
-        raise user_error(place, found, "write quantize: null")
     if inside < FEW * (inside + outside):
         log.warning(
             "model.quantize: only %.0f %% of the weights are in 4 bits; embeddings, head, and what "
@@ -130,7 +137,7 @@ def dequantized(model: PreTrainedModel) -> PreTrainedModel:
     if getattr(plain, "hf_quantizer", None) is None:
         return model
     if model is plain:
-        return plain.dequantize()  # type: ignore[no-any-return]
+        return plain.dequantize()
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
     peft: Any = model
