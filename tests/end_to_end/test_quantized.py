@@ -14,8 +14,8 @@ from ftkit.recipe import load_recipe
 from ftkit.tasks.evaluate import evaluate_command
 from ftkit.tasks.gen_negatives import gen_negatives
 from ftkit.tasks.target import recipe_of_run
-from tests.end_to_end.conftest import lines, run
-from tests.end_to_end.test_resume import GRADED
+from tests.end_to_end.conftest import Killed, lines, run
+from tests.end_to_end.test_resume import GRADED, kill_after
 
 pytest.importorskip("bitsandbytes", reason="the extra `quantize` is not installed")
 
@@ -44,14 +44,13 @@ def test_a_run_is_measured_as_it_was_trained(recipe, base, tmp_path, capsys, dty
     assert run(recipe("run", model={**base, "dtype": dtype})) == 0
     names = load_file(tmp_path / "run" / "model" / "adapter_model.safetensors")
     assert names and all(".lora_" in name for name in names)
-    rates = [row["loss"] for row in lines(tmp_path / "run" / "metrics.jsonl")]
-    assert rates[-1] < rates[0]
-    measured = lines(tmp_path / "run" / "eval.jsonl")[-1]["loss"]
+    losses = [row["loss"] for row in lines(tmp_path / "run" / "eval.jsonl")]
+    assert losses[-1] < losses[0]
     assert recipe_of_run(tmp_path / "run").model.quantize is None  # its folder knows it
     capsys.readouterr()
     options = {"data": None, "limit": 10, "rows": None, "as_json": True}
     evaluate_command(str(tmp_path / "run"), (), **options)
-    assert json.loads(capsys.readouterr().out)["loss"] == measured
+    assert json.loads(capsys.readouterr().out)["loss"] == losses[-1]
 
 
 def test_the_first_loss_is_log_2(dpo, base, tmp_path):
@@ -67,19 +66,20 @@ def test_the_first_loss_is_log_2(dpo, base, tmp_path):
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not(recipe, base, tmp_path):
-    assert run(recipe("whole", model=base)) == 0
-    assert run(recipe("half", model=base), "train.steps=4", "train.schedule=constant") == 0
-    path = recipe("again", model=base)
-    constant = "train.schedule=constant"
-    assert run(path, constant, "train.steps=2") == 0
-    assert run(path, constant, "train.steps=4", resume=True) == 0
-    one, other = (
-        tmp_path / name / "model" / "adapter_model.safetensors" for name in ("half", "again")
-    )
-    mine, its = load_file(one), load_file(other)
-    assert mine.keys() == its.keys()
-    assert all(torch.equal(mine[name], its[name]) for name in mine)
+def test_killed_and_resumed(recipe, base, tmp_path, monkeypatch):
+    assert run(recipe("straight", model=base)) == 0
+    path = recipe("resumed", model=base)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 3)
+        with pytest.raises(Killed):
+            run(path)
+    assert run(path, resume=True) == 0
+    folders = [tmp_path / name for name in ("straight", "resumed")]
+    one, other = (lines(folder / "metrics.jsonl") for folder in folders)
+    assert one == other
+    one, other = (load_file(f / "model" / "adapter_model.safetensors") for f in folders)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("name", ["grpo", "trpo"])
@@ -103,5 +103,5 @@ def test_a_pool_of_the_base_in_4_bits_is_of_another_model(recipe, base, tmp_path
     path = recipe("run", model=base, **sections)
     gen_negatives(load_recipe(str(path)), shard="1/1", held_out=None, source=None, as_json=True)
     with pytest.raises(UserError, match=r"its model is .*quantize nf4.*, and the recipe's is"):
-        run(path, "model.quantize=null")
+        run(path, "model.quantize=null", f"run={tmp_path / 'other'}")
     assert run(path) == 0
