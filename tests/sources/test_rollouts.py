@@ -175,3 +175,27 @@ def test_what_is_written_down_has_rewards_and_verdicts():
     answers = [answer for line in lines for answer in line["answers"]]
     assert {answer["status"] for answer in answers} <= {"correct", "incorrect"}
     assert all(isinstance(Answer(**answer).reward, float) for answer in answers)
+
+
+class Other(OneProcess):
+    """One of several ranks, of which nothing is asked that needs the others."""
+
+    def __init__(self, rank, size):
+        self.rank, self.size = rank, size
+
+
+@pytest.mark.parametrize(("size", "updates", "count"), [(2, 2, 12), (3, 4, 24), (2, 3, 17)])
+def test_mini_batches_are_the_same_for_any_ranks_and_evenly_theirs(size, updates, count):
+    def dealt(world):
+        rolled = source(updates=updates)
+        rolled.world, rolled.count, rolled.rollout = world, count, 1
+        batches = [list(rolled._mini_batch(0, part)) for part in range(updates)]
+        return [[place for place in batch if rolled._is_mine(place)] for batch in batches]
+
+    whole = dealt(OneProcess())
+    shares = [dealt(Other(rank, size)) for rank in range(size)]
+    assert sorted(place for batch in whole for place in batch) == list(range(count))
+    for part, batch in enumerate(whole):
+        mine = [share[part] for share in shares]
+        assert sorted(place for own in mine for place in own) == sorted(batch)
+        assert max(map(len, mine)) - min(map(len, mine)) <= 1
