@@ -25,6 +25,10 @@ def main() -> NoReturn:
     sys.argv[1:] = [each for each in sys.argv[1:] if not LOCAL_RANK.match(each)]
     if "RANK" in os.environ:
         _as_rank()
+    if "FTKIT_CONTROL" in os.environ:
+        from ftkit.launch.told import hear
+
+        hear()
     try:
         from ftkit.cli import app
 

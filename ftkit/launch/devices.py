@@ -6,8 +6,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 from ftkit.core.errors import user_error
+
+DRIVER = Path("/proc/driver/nvidia/gpus")
+"""Where NVIDIA's driver has a folder for each GPU."""
 
 
 def gpus(environment: Mapping[str, str] = os.environ) -> int:
@@ -22,7 +26,13 @@ def gpus(environment: Mapping[str, str] = os.environ) -> int:
     found = _listed(environment)
     if visible is None or not found:
         return found
-    return len([each for each in visible.split(",") if each.strip()])
+    count = 0
+    for each in visible.split(","):
+        name = each.strip()
+        if not name or (_is_number(name) and not 0 <= int(name) < found):
+            break  # as CUDA does: what follows one that is not there does not count
+        count += 1
+    return count
 
 
 def ranks_here(wanted: int | None, environment: Mapping[str, str] = os.environ) -> int:
@@ -39,13 +49,19 @@ def ranks_here(wanted: int | None, environment: Mapping[str, str] = os.environ) 
     if wanted is None:
         return max(found, 1)
     if found and wanted > found:
-        some = "1 GPU" if found == 1 else f"{found} GPUs"
-        raise user_error(
-            f"--gpus {wanted}",
-            f"{some} here (CUDA_VISIBLE_DEVICES and nvidia-smi say so)",
-            f"write --gpus {found}, or more --nodes",
-        )
+        raise user_error(f"--gpus {wanted}", too_few(found), remedy_for(found))
     return wanted
+
+
+def too_few(found: int) -> str:
+    """Say how many GPUs there are, and who says so."""
+    some = "1 GPU" if found == 1 else f"{found} GPUs"
+    return f"there {'is' if found == 1 else 'are'} {some} (nvidia-smi -L, CUDA_VISIBLE_DEVICES)"
+
+
+def remedy_for(found: int) -> str:
+    """Say what to do where there are fewer GPUs than asked for."""
+    return f"write --gpus {found}, and more --nodes where that is too few"
 
 
 def cores() -> int:
@@ -53,15 +69,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def _is_number(name: str) -> bool:
+    return name.removeprefix("-").isdecimal()
+
+
 def _listed(environment: Mapping[str, str]) -> int:
-    """Return how many GPUs nvidia-smi lists; 0 where there is no such program, or it fails."""
+    """Return how many GPUs nvidia-smi lists, or where there is no word from it, the driver."""
     program = shutil.which("nvidia-smi", path=environment.get("PATH"))
     if program is None:
-        return 0
+        return _of_driver()
     try:
         told = subprocess.run(
             [program, "-L"], capture_output=True, text=True, timeout=30, check=True
         ).stdout
     except (subprocess.SubprocessError, OSError):
-        return 0
+        return _of_driver()
     return sum(line.startswith("GPU ") for line in told.splitlines())
+
+
+def _of_driver() -> int:
+    return len(list(DRIVER.iterdir())) if DRIVER.is_dir() else 0

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import random
 import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ftkit.core.errors import user_error
+from ftkit.core.errors import Fault, UserError, user_error
 
 NODE, NODES, MASTER = "FTKIT_NODE", "FTKIT_NODES", "FTKIT_MASTER"
-"""Variables of the environment by which a launcher tells each node who it is: its number, how many
-there are, and address:port of rank 0."""
+"""Variables of the environment by which each node is told who it is: its number, how many there
+are, and address:port of rank 0.  ``ftkit train --hostfile`` sets them, or a person."""
 
-PORTS = range(20000, 40000)
-"""Among which a port is chosen."""
+PORTS = range(20000, 32000)
+"""Among which a port is chosen: below those that Linux gives to connections (32768 on)."""
 
 
 @dataclass(frozen=True)
@@ -31,30 +30,28 @@ class Where:
     """On which rank 0 listens; 0 = any that is free."""
 
 
-ALONE = Where(0, 1, "127.0.0.1", 0)
-
-
-def where(nodes: int, port: int | None, environment: Mapping[str, str] = os.environ) -> Where:
+def where(
+    nodes: int | None, port: int | None, environment: Mapping[str, str] = os.environ
+) -> Where:
     """Return which node this is.
 
     Args:
-        nodes: ``--nodes``.
+        nodes: ``--nodes``; None = not said.
         port: ``--port``; None = chosen.
         environment: of this process.
 
     Raises:
-        UserError: if there are to be several and nobody has said which one this is.
+        UserError: if there are to be several and nobody has said which one this is; or what was
+            said makes no sense.
 
-    >>> where(1, None, {"FTKIT_NODE": "1", "FTKIT_NODES": "2", "FTKIT_MASTER": "n0:29500"})
+    >>> where(None, None, {"FTKIT_NODE": "1", "FTKIT_NODES": "2", "FTKIT_MASTER": "n0:29500"})
     Where(node=1, nodes=2, address='n0', port=29500)
     """
-    if NODE in environment:
-        address, _, given = environment[MASTER].rpartition(":")
-        return Where(int(environment[NODE]), int(environment[NODES]), address, int(given))
-    steps = environment.get("SLURM_STEP_NUM_NODES", environment.get("SLURM_NNODES", "1"))
-    if "SLURM_NODEID" in environment and int(steps) > 1:
-        return _of_slurm(int(steps), nodes, port, environment)
-    if nodes > 1:
+    if any(name in environment for name in (NODE, NODES, MASTER)):
+        return _told(nodes, port, environment)
+    if "SLURM_STEP_NUM_NODES" in environment:  # srun says so, and a batch script does not
+        return _of_slurm(int(environment["SLURM_STEP_NUM_NODES"]), nodes, port, environment)
+    if (nodes or 1) > 1:
         raise user_error(
             f"--nodes {nodes}",
             "nothing says which machines these are",
@@ -63,20 +60,51 @@ def where(nodes: int, port: int | None, environment: Mapping[str, str] = os.envi
     return Where(0, 1, "127.0.0.1", port or 0)
 
 
-def choose_port() -> int:
-    """Return a port that is likely to be free on any machine."""
-    return random.SystemRandom().choice(PORTS)
+def _told(nodes: int | None, port: int | None, environment: Mapping[str, str]) -> Where:
+    """Read what a launcher or a person has said of this node."""
+    node, count = environment.get(NODE, ""), environment.get(NODES, "")
+    address, _, meet = environment.get(MASTER, "").rpartition(":")
+    faults = []
+    if not count.isdecimal() or int(count) < 1:
+        faults.append(Fault(NODES, f"{count!r} is no number of nodes", f"set {NODES}=2 for two"))
+    elif not node.isdecimal() or int(node) >= int(count):
+        remedy = f"set it from 0 to {int(count) - 1}, another on each node"
+        faults.append(Fault(NODE, f"{node!r} is none of {count} nodes", remedy))
+    if not address or not meet.isdecimal() or not 0 < int(meet) < 65536:  # noqa: PLR2004 (2^16)
+        found = f"{environment.get(MASTER, '')!r} is no address and port"
+        remedy = f"set {MASTER}=ADDRESS:PORT of the first node, the same on each, such as n0:29500"
+        faults.append(Fault(MASTER, found, remedy))
+    if not faults and nodes not in {None, int(count)}:
+        remedy = f"write --nodes {count}, or leave it out"
+        faults.append(Fault(f"--nodes {nodes}", f"{NODES} says {count}", remedy))
+    if not faults and port not in {None, int(meet)}:
+        faults.append(Fault(f"--port {port}", f"{MASTER} says {meet}", "leave it out"))
+    if faults:
+        raise UserError(faults)
+    return Where(int(node), int(count), address.strip("[]"), int(meet))
 
 
-def _of_slurm(found: int, nodes: int, port: int | None, environment: Mapping[str, str]) -> Where:
-    if nodes not in {1, found}:
+def _of_slurm(
+    found: int, nodes: int | None, port: int | None, environment: Mapping[str, str]
+) -> Where:
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS", found))
+    if tasks > found:
+        raise user_error(
+            "srun",
+            f"it has started {tasks} tasks on {found} node{'s' * (found > 1)}, and ftkit itself "
+            "starts a process a GPU",
+            "write srun --ntasks-per-node=1",
+        )
+    if nodes not in {None, found}:
         raise user_error(
             f"--nodes {nodes}",
-            f"this step of Slurm's has {found} nodes",
+            f"this step of Slurm's has {found} node{'s' * (found > 1)}",
             f"write --nodes {found}, or ask srun for {nodes}",
         )
-    job = int(environment.get("SLURM_JOB_ID", "0"))
-    chosen = port or PORTS.start + job % len(PORTS)
+    if found == 1:
+        return Where(0, 1, "127.0.0.1", port or 0)
+    job, step = (int(environment.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    chosen = port or PORTS[(job + 997 * step) % len(PORTS)]
     return Where(int(environment["SLURM_NODEID"]), found, _first_host(environment), chosen)
 
 

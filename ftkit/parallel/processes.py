@@ -21,13 +21,12 @@ from typing import Any, NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.rendezvous import rendezvous
 
-from ftkit.core.errors import RUN_FAILED, USER_ERROR, RunError, UserError, user_error
+from ftkit.core.errors import RUN_FAILED, USER_ERROR, RunError, UserError
 from ftkit.core.phase import WAITING, phase
 from ftkit.launch.local import HANDED_ON
 from ftkit.launch.rank import Prefixed
-from ftkit.parallel.address import interface_towards
+from ftkit.parallel.meeting import gloo_interface, introduce, not_joined, open_store
 from ftkit.parallel.watchdog import Watchdog
 from ftkit.parallel.world import OneProcess, World
 from ftkit.parallel.zero_config import prepare_deepspeed
@@ -85,8 +84,6 @@ class Processes(World):
         gpu = torch.cuda.is_available()
         if gpu:
             torch.cuda.set_device(place.local_rank)
-        if interface := interface_towards(os.environ["MASTER_ADDR"]):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
         try:
             with phase("joining the other ranks"):
@@ -100,7 +97,7 @@ class Processes(World):
                 # what ranks tell each other is never mixed with what an engine sends
                 self._control = dist.new_group(backend="gloo", timeout=FOREVER)
         except (RuntimeError, ValueError, dist.DistNetworkError) as error:
-            raise _not_joined(error) from error
+            raise not_joined(error) from error
         prepare_deepspeed()
         self._store: Any = dist.distributed_c10d._get_default_store()
         self._turns = 0
@@ -151,25 +148,14 @@ def meet(place: Place, timeout: float) -> Any:
         timeout: seconds in which all must have come.
 
     Raises:
-        UserError: if the port is taken, or the others do not come.
+        UserError: if the port is taken, or the others do not come, or were told other things.
     """
-    wait = timedelta(seconds=timeout)
-    try:
-        store, *_ = next(rendezvous("env://", place.rank, place.size, timeout=wait))
-    except (RuntimeError, ValueError, dist.DistNetworkError) as error:
-        raise _not_joined(error) from error
+    store = open_store(place.rank, place.size, timeout)
+    guests = introduce(store, place.rank, place.size, timeout)
+    if interface := gloo_interface(guests, place.rank):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     store.set_timeout(FOREVER)
     return store
-
-
-def _not_joined(error: Exception) -> UserError:
-    where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
-        remedy = "stop what uses it, or give another one: --port, or MASTER_PORT"
-        return user_error(where, "the port is in use", remedy)
-    reason = str(error).strip().splitlines()[0][:200]
-    remedy = "see that every node reaches this address, and that the same number was started"
-    return user_error(where, f"the ranks could not join: {reason}", remedy)
 
 
 @contextmanager

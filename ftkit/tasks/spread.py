@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ftkit.core.errors import user_error
-from ftkit.launch.devices import gpus, ranks_here
-from ftkit.launch.hosts import read_hosts
-from ftkit.launch.local import Node, Ranks, free_port, is_free
-from ftkit.launch.nodes import CONTROL, Nodes
+from ftkit.core.errors import Fault, UserError, user_error
+from ftkit.launch.devices import gpus, ranks_here, remedy_for, too_few
+from ftkit.launch.hosts import Host, read_hosts, slots_of
+from ftkit.launch.local import PARENT, Node, Ranks, free_port, is_free
+from ftkit.launch.machine import Machine, ask
+from ftkit.launch.nodes import Nodes
 from ftkit.launch.rank import rank_of
-from ftkit.launch.where import NODE, Where, choose_port, where
+from ftkit.launch.told import CONTROL
+from ftkit.launch.where import NODE, Where, where
 
 if TYPE_CHECKING:
     from ftkit.recipe import Loaded
@@ -37,22 +41,40 @@ def spread(loaded: Loaded, how: Spread, *, resume: bool, dry_run: bool) -> int:
         RunError: if the run failed.
     """
     if rank_of() is not None:
+        if PARENT not in os.environ:
+            _refuse_as_rank(how)
         return _as_rank(loaded, resume=resume, dry_run=dry_run)
     if how.hostfile is not None and NODE not in os.environ:
         return _on_hosts(loaded, how, resume=resume, dry_run=dry_run)
-    here = where(how.nodes or 1, how.port)
+    here = where(how.nodes, how.port)
     count = ranks_here(how.gpus)
-    if count == 1 and here.nodes == 1:
+    controlled = CONTROL in os.environ
+    if count == 1 and here.nodes == 1 and not controlled:
         return _alone(loaded, resume=resume, dry_run=dry_run)
     if dry_run:
         return _tell(loaded, here, count, resume=resume)
     if here.node == 0 and here.port and not is_free("", here.port):
-        raise user_error(
-            f"{here.address}:{here.port}", "the port is in use", "give another one: --port N"
-        )
+        raise _in_use(here.address, here.port)
     master = (here.address, here.port or free_port())
     node = Node(count, here.node * count, here.nodes * count, master)
-    return Ranks(node, _command(), CONTROL in os.environ).run()
+    return Ranks(node, _command(), controlled).run()
+
+
+def _refuse_as_rank(how: Spread) -> None:
+    """Refuse to be told to start ranks as one that torchrun or deepspeed has started.
+
+    Raises:
+        UserError: marked as one that every rank has.
+    """
+    given = {"--gpus": how.gpus, "--nodes": how.nodes, "--hostfile": how.hostfile}
+    said = [f"{option} {value}" for option, value in given.items() if value is not None]
+    if not said:
+        return
+    found = "this process is one of several already: RANK and WORLD_SIZE are set"
+    remedy = "leave it out, or start ftkit by itself, and not by torchrun or deepspeed"
+    error = user_error(" ".join(said), found, remedy)
+    error.shared = True  # type: ignore[attr-defined]
+    raise error
 
 
 def _as_rank(loaded: Loaded, *, resume: bool, dry_run: bool) -> int:
@@ -72,21 +94,58 @@ def _alone(loaded: Loaded, *, resume: bool, dry_run: bool) -> int:
 def _on_hosts(loaded: Loaded, how: Spread, *, resume: bool, dry_run: bool) -> int:
     """Start a launcher on each machine of the hostfile."""
     hosts = read_hosts(str(how.hostfile), how.nodes)
-    slots = {host.slots for host in hosts} - {None}
-    if how.gpus is None and len(slots) > 1:
-        told = ", ".join(f"{host.name} {host.slots}" for host in hosts)
-        raise user_error(
-            f"--hostfile {how.hostfile}",
-            f"machines have different numbers of slots: {told}",
-            "write the same for each, or --gpus N",
-        )
-    given = () if how.gpus is not None or not slots else ("--gpus", str(slots.pop()))
-    nodes = Nodes(hosts, how.port or choose_port(), [*_command(), *given])
-    nodes.check()
+    wanted = how.gpus or slots_of(hosts, str(how.hostfile))
+    machines = ask(hosts, how.port)
+    count = _count(hosts, machines, wanted)
+    if not machines[0].port:
+        raise _in_use(hosts[0].address, how.port or 0)
+    given = [] if how.gpus else ["--gpus", str(count)]
+    nodes = Nodes(hosts, machines[0].port, [*_command(), *given], _named(loaded))
     if not dry_run:
         return nodes.run()
+    kind = "GPUs" if machines[0].gpus else "CPU processes"
+    _say(f"ranks: {count} {kind} on each of {len(hosts)} machines")
     _say("\n".join(nodes.lines()))
     return _alone(loaded, resume=resume, dry_run=True)
+
+
+def _count(hosts: Sequence[Host], machines: Sequence[Machine], wanted: int | None) -> int:
+    """Return how many ranks each machine shall have.
+
+    Args:
+        hosts: the machines.
+        machines: what each says of itself.
+        wanted: ``--gpus``, or the slots of the hostfile; None = a rank a GPU.
+
+    Raises:
+        UserError: naming each that has fewer GPUs, or, where nothing is said, if they differ.
+    """
+    found = [machine.gpus for machine in machines]
+    least, most = min(found), max(found)
+    if wanted is None and least != most:
+        told = ", ".join(f"{host.name} {n}" for host, n in zip(hosts, found, strict=True))
+        place, remedy = "--hostfile", f"write --gpus {max(least, 1)}"
+        raise user_error(place, f"machines have different numbers of GPUs: {told}", remedy)
+    count = wanted or max(least, 1)
+    few = [(h, n) for h, n in zip(hosts, found, strict=True) if most and n < count]
+    if few:
+        other = remedy_for(least) if least else "take it out of the hostfile"
+        raise UserError(
+            Fault(h.name, f"{count} GPUs are asked for, and {too_few(n)}", other) for h, n in few
+        )
+    return count
+
+
+def _named(loaded: Loaded) -> list[str]:
+    """Return the variables of the environment that a recipe names."""
+    from ftkit.recipe import flatten
+
+    tree = flatten(loaded.resolved())
+    return [str(value) for key, value in tree.items() if key.endswith("auth_env") and value]
+
+
+def _in_use(address: str, port: int) -> UserError:
+    return user_error(f"{address}:{port}", "the port is in use", "give another one: --port N")
 
 
 def _tell(loaded: Loaded, here: Where, count: int, *, resume: bool) -> int:
@@ -96,7 +155,7 @@ def _tell(loaded: Loaded, here: Where, count: int, *, resume: bool) -> int:
     port = here.port or "a free port"
     _say(
         f"ranks: {count} {kind} on {which}, {count * here.nodes} in all; "
-        f"rank 0 at {here.address}:{port}\neach runs: {' '.join(_command())}"
+        f"rank 0 at {here.address}:{port}\neach runs: {shlex.join(_command())}"
     )
     return _alone(loaded, resume=resume, dry_run=True)
 
