@@ -15,6 +15,7 @@ from ftkit.data.pool import Pool, check_identity, is_pool
 from ftkit.data.provenance import pool_to_learn_from, pool_to_measure
 from ftkit.model.fingerprint import reference_fingerprint
 from ftkit.model.load import check_positions, load_policy, load_scorer
+from ftkit.model.quantize import check_installed
 from ftkit.model.tokenizer import load_tokenizer
 from ftkit.objectives import DFT, DPO, DisCO
 from ftkit.parallel.world import OneProcess, World
@@ -53,6 +54,7 @@ def read_data(recipe: Recipe) -> Data:
     Raises:
         UserError: if rows cannot be read, or nothing is left to train on (PITFALLS 10).
     """
+    check_installed(recipe.model)
     tokenizer = load_tokenizer(recipe.model)
     sets, held_out = read_sets(recipe, tokenizer)
     order = Order([len(s) for s, _ in sets.train], [w for _, w in sets.train], recipe.seed)
@@ -157,6 +159,7 @@ def model_identity(recipe: Recipe, policy: Reader) -> dict[str, Any]:
         "path": config.path,
         "revision": config.revision,
         "dtype": config.dtype,
+        "quantize": config.quantize,
         "fingerprint": reference_fingerprint(policy),
     }
 

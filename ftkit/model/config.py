@@ -45,5 +45,8 @@ class ModelConfig(Section):
     """Recompute activations in the backward pass: less memory, a third more time."""
     lora: LoraConfig | None = None
     """Train adapters instead of the weights."""
+    quantize: Literal["nf4"] | None = None
+    """`nf4`: the frozen weights of linear layers in 4 bits under adapters (QLoRA), computed with in
+    `dtype`; needs `lora` and the extra `quantize`."""
     trust_remote_code: bool = False
     """Allow the model folder's own Python code to run."""

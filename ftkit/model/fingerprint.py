@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 ORIGIN = "ftkit_origin"
 """Attribute of a model that adapters were merged into: what it was before, in full."""
 
+CONSTANT = "quant_map"
+"""How the names of tables end that say what numbers 4 or 8 bits stand for: the form's name is there
+too, and layers may share them or not."""
+
 
 def model_fingerprint(model: PreTrainedModel) -> str:
     """Return 32 hexadecimal digits that name a model's weights as they are now.
 
     They depend on names, shapes, dtypes and bytes alone, not on files, shards or the device.  Tied
     weights count once.  Adapters count where they change something: new ones do not, so that the
-    name is that of the base.
+    name is that of the base.  A base in 4 bits has a name of its own: it is another model than the
+    one that it was made of, and so may one be that another device has rounded to 4 bits.
 
     Args:
         model: a model, or a PeftModel around one.
@@ -53,6 +58,8 @@ def _tensors(model: PreTrainedModel) -> dict[str, Tensor]:
     named: dict[str, Tensor] = {}
     adapters: dict[str, dict[str, Tensor]] = {}
     for name, tensor in model.state_dict().items():
+        if name.endswith(CONSTANT):
+            continue
         layer, lora, _ = name.partition(".lora_")
         if lora:
             adapters.setdefault(layer, {})[name] = tensor

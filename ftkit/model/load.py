@@ -105,17 +105,17 @@ def _load(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     torch.manual_seed(seed)
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if config.init is not None:
         model = initial(kind, config, tokenizer)
     else:
-        model = stored(kind, config, trainable)
+        model = stored(kind, config, trainable, device)
     if kind.scalar:
         start_head(model, seed)
     _check_vocabulary(model, tokenizer, config)
     switch_dropout_off(model)
     if trainable and config.lora is not None and not hasattr(model, "peft_config"):
         model = with_adapters(model, config, kind.task)
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
         # transformers' saving imports DeepSpeed, which otherwise warns that it found no GPU
         os.environ.setdefault("DS_ACCELERATOR", "cpu")

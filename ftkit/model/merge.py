@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ftkit.model.quantize import dequantized
 from ftkit.model.reader import bare
 from ftkit.model.scalar import Scorer, head_of
 
@@ -40,6 +41,7 @@ def has_adapters(reader: Reader) -> bool:
 
 def in_float32(reader: Reader) -> None:
     """Compute in float32 from here on, with the weights as they are: dropout is off."""
+    reader.model = dequantized(reader.model)
     reader.model.float().eval()
 
 

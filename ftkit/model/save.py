@@ -15,6 +15,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer, GenerationConfig
 
 from ftkit.core.errors import RunError
+from ftkit.model.quantize import write_form
 from ftkit.model.reader import bare
 from ftkit.model.scalar import Scorer
 
@@ -36,7 +37,8 @@ WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
 def save_model(policy: Reader, folder: Path, stop: Sequence[int]) -> None:
     """Write a policy or a reward model in Hugging Face layout, tokenizer and template included.
 
-    Adapters are written alone, beside the name of their base; with them the head of a reward model.
+    Adapters are written alone, beside the name of their base, and its form if that is in 4 bits;
+    with them the head of a reward model.
     A policy gets a generation config; a reward model a token that pads rows and never ends one,
     since transformers takes the last token that is no padding for a row's end.  The folder is
     written aside, read back, and then put in the place of an older one of the same run.
@@ -89,6 +91,7 @@ def _write_weights(policy: Reader, folder: Path) -> Mapping[str, torch.Tensor]:
 
     policy.model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # a card with nothing filled in
+    write_form(policy.model, folder)
     written: Mapping[str, torch.Tensor] = get_peft_model_state_dict(
         policy.model, save_embedding_layers=False
     )

@@ -22,6 +22,7 @@ from transformers import (
 from ftkit.core.errors import Fault, UserError, user_error
 from ftkit.model.adapters import check_same, put_on
 from ftkit.model.fingerprint import ORIGIN, model_fingerprint
+from ftkit.model.quantize import as_trained, dequantized, loading, settle
 from ftkit.model.reader import bare
 from ftkit.model.scalar import HEADS, head_of
 
@@ -101,18 +102,21 @@ def _check_values(architecture: str, values: dict[str, Any]) -> None:
         raise UserError(faults)
 
 
-def stored(kind: Kind, config: ModelConfig, trainable: bool) -> PreTrainedModel:
+def stored(
+    kind: Kind, config: ModelConfig, trainable: bool, device: torch.device
+) -> PreTrainedModel:
     """Weights of a folder or of the hub; a folder of adapters is its base with them.
 
-    For training they are merged into it, or, with ``model.lora``, trained further.
+    For training they are merged into it, or, with ``model.lora``, trained further.  It is in 4
+    bits where ``model.quantize`` says so, or where the adapters were trained on it in that form.
     """
     path = str(config.path)
     if path.startswith("~"):
         path = str(Path(path).expanduser())
     if (Path(path) / "adapter_config.json").is_file():
-        model = _adapted(kind, path, config, trainable)
+        model = _adapted(kind, path, config, trainable, device)
     else:
-        model = _pretrained(kind, path, config, config.revision)
+        model = _pretrained(kind, path, config, config.revision, device)
     if kind.scalar and not trainable and not head_of(bare(model)).weight.any():
         raise user_error(
             f"model.path {path}",
@@ -122,7 +126,9 @@ def stored(kind: Kind, config: ModelConfig, trainable: bool) -> PreTrainedModel:
     return model
 
 
-def _adapted(kind: Kind, path: str, config: ModelConfig, trainable: bool) -> PreTrainedModel:
+def _adapted(
+    kind: Kind, path: str, config: ModelConfig, trainable: bool, device: torch.device
+) -> PreTrainedModel:
     from peft import PeftConfig
 
     with told(path):
@@ -130,8 +136,9 @@ def _adapted(kind: Kind, path: str, config: ModelConfig, trainable: bool) -> Pre
     if adapters.task_type == SCALAR.task and not kind.scalar:
         raise _not_a_language_model(f"model.path {path}")
     base = str(adapters.base_model_name_or_path)
-    model = _pretrained(kind, base, config, adapters.revision)
     further = trainable and config.lora is not None
+    like = as_trained(config, path, further=further)
+    model = _pretrained(kind, base, like, adapters.revision, device)
     if further:
         check_same(config, adapters, path)
     with told(path):
@@ -140,13 +147,13 @@ def _adapted(kind: Kind, path: str, config: ModelConfig, trainable: bool) -> Pre
         return model
     log.warning("%s holds adapters: they are merged into %s before training", path, base)
     origin = model_fingerprint(model)
-    merged = model.merge_and_unload().requires_grad_()  # peft had frozen the base
+    merged = dequantized(model).merge_and_unload().requires_grad_()  # peft had frozen the base
     setattr(merged, ORIGIN, origin)
     return merged
 
 
 def _pretrained(
-    kind: Kind, path: str, config: ModelConfig, revision: str | None
+    kind: Kind, path: str, config: ModelConfig, revision: str | None, device: torch.device
 ) -> PreTrainedModel:
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise user_error(f"model.path {path}", "no config.json in it", "give a model's folder")
@@ -154,6 +161,7 @@ def _pretrained(
     with told(path):
         found = AutoConfig.from_pretrained(path, **options)
     _fit(kind, found, f"model.path {path}")
+    form = loading(config, found, device, f"model.path {path}")
     with told(path):
         model, report = kind.auto.from_pretrained(
             path,
@@ -161,7 +169,9 @@ def _pretrained(
             dtype=getattr(torch, config.dtype),
             output_loading_info=True,
             **options,
+            **form,
         )
+    settle(model, config, f"model.path {path}")
     missing = sorted(report["missing_keys"])
     heads = [key for key in missing if kind.scalar and key.split(".")[0] in HEADS]
     if len(heads) < len(missing):

@@ -20,6 +20,7 @@ class Alias(NamedTuple):
 _GLOBAL = "the prompts of a step over all ranks; train.micro_tokens bounds the memory"
 _PACKED = "batches have no padding; this is how many tokens go through the model at once"
 _BF16 = "write bfloat16 or float32"
+_NF4 = "write nf4: 4 bits, with double quantization, under adapters"
 _ALWAYS = "only answers are learnt, of every assistant turn; `ftkit data RECIPE` shows them"
 _SETS = "a path, hf:NAME, or a list of {path, split, weight, columns}"
 _RATIO = "a share of all steps below 1, a number of steps from 1 on"
@@ -139,6 +140,18 @@ ALIASES: dict[str, Alias] = {
     "adapter": Alias("model.lora", "a map for adapters, null to train all weights"),
     "use_peft": Alias("model.lora", "a map for adapters, null to train all weights"),
     "peft_config": Alias("model.lora"),
+    "load_in_4bit": Alias("model.quantize", _NF4),
+    "load_in_8bit": Alias("model.quantize", _NF4),
+    "quantization": Alias("model.quantize", _NF4),
+    "quantization_bit": Alias("model.quantize", _NF4),
+    "quantization_method": Alias("model.quantize", _NF4),
+    "quantization_config": Alias("model.quantize", _NF4),
+    "double_quantization": Alias("model.quantize", _NF4),
+    "use_bnb_nested_quant": Alias("model.quantize", _NF4),
+    "bnb_4bit_quant_type": Alias("model.quantize", _NF4),
+    "bnb_4bit_use_double_quant": Alias("model.quantize", _NF4),
+    "bnb_4bit_compute_dtype": Alias("model.dtype", _BF16),
+    "bnb_4bit_quant_storage": Alias("", "4-bit weights are kept as bytes"),
     "lora_r": Alias("model.lora.r"),
     "lora_rank": Alias("model.lora.r"),
     "rank": Alias("model.lora.r"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from ftkit.core.errors import Fault
 from ftkit.recipe.rules_online import ONLINE, faults_online, unread_online
-from ftkit.recipe.rules_parallel import faults_parallel
+from ftkit.recipe.rules_parallel import faults_parallel, faults_quantized
 
 MEASURES: dict[str, str] = {
     "eval.loss": "",
@@ -136,6 +136,7 @@ def faults_between_sections(said: Said) -> Iterator[Fault]:
     yield from _negatives(said)
     yield from faults_online(said)
     yield from faults_parallel(said)
+    yield from faults_quantized(said)
     yield from _length(said)
     yield from _measures(said)
 

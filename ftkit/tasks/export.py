@@ -18,6 +18,7 @@ from rich.table import Table
 from ftkit import __version__
 from ftkit.core.errors import Fault, UserError, user_error
 from ftkit.model.merge import has_adapters
+from ftkit.model.quantize import form_of
 from ftkit.recipe import load_recipe
 from ftkit.tasks.changes import Changes, Probe, probe, write
 from ftkit.tasks.target import is_run
@@ -99,6 +100,7 @@ def _check(run: Path, to: Path) -> None:
 def _export(reader: Reader, chosen: Chosen, to: Path, dtype: str, *, alone: bool) -> dict[str, Any]:
     """Write the model aside, compare it, and only then give it its name; return the report."""
     recipe, adapted, base = chosen.recipe, has_adapters(reader), _base(reader, chosen)
+    form = form_of(reader.model)
     rows = probe(recipe, reader, templated=chosen.checkpoints is None)
     with _aside(to) as aside:
         changes = write(
@@ -122,7 +124,7 @@ def _export(reader: Reader, chosen: Chosen, to: Path, dtype: str, *, alone: bool
             "merged_in": "float32" if adapted and not alone else None,
             "dtype": dtype,
             **_told(changes, rows, recipe.method.reads == "score"),
-            "notes": _notes(changes, rows, dtype, alone=alone),
+            "notes": _notes(changes, rows, dtype, form=form, alone=alone),
         }
         (aside / REPORT).write_text(json.dumps(report, indent=2) + "\n")
     return report
@@ -161,9 +163,16 @@ def _told(changes: Changes, rows: Probe, rewards: bool) -> dict[str, Any]:
     }
 
 
-def _notes(changes: Changes, rows: Probe, dtype: str, *, alone: bool) -> list[str]:
+def _notes(
+    changes: Changes, rows: Probe, dtype: str, *, form: str | None, alone: bool
+) -> list[str]:
     """Say what a person should know."""
     notes = [rows.note] if rows.note else []
+    if form is not None and not alone:
+        notes.append(
+            f"the base has its values of 4 bits ({form}), on which the adapters were trained, and "
+            "not those of its files"
+        )
     if changes.loses():
         remedy = (
             "leave --dtype out" if alone else "write float32 (--dtype), or adapters (--no-merge)"

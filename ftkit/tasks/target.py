@@ -64,7 +64,7 @@ def recipe_of_run(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
             f"end it first: ftkit train {folder / 'recipe.yaml'} --resume",
         )
     changed = _says("model.path", str(model))
-    emptied = [f"model.{key}=null" for key in ("init", "tokenizer", "lora")]
+    emptied = [f"model.{key}=null" for key in ("init", "tokenizer", "lora", "quantize")]
     return load_recipe(str(folder / "recipe.yaml"), [changed, *emptied, *overrides]).recipe
 
 

@@ -138,7 +138,8 @@ def _steps(checkpoints: Checkpoints) -> str:
 
 def _written(recipe: Recipe, folder: Path, step: int | None) -> Chosen:
     """Return what a run wrote into a folder."""
-    own = {"path": str(folder), "init": None, "revision": None, "tokenizer": None, "lora": None}
+    emptied = ("init", "revision", "tokenizer", "lora", "quantize")
+    own = {"path": str(folder), **dict.fromkeys(emptied)}
     config = recipe.model.model_copy(update=own)
     return Chosen(recipe, config, folder.name, str(folder), step)
 

@@ -117,6 +117,13 @@ def test_two_ranks_with_adapters(law, base, name):
     law(name, 2, [0, 1, 2, 3], model={"init": None, "path": base, "lora": LORA})
 
 
+@pytest.mark.parametrize("name", ["sft", "dpo", "ppo"])
+def test_two_ranks_with_adapters_on_4_bits(law, base, name):
+    pytest.importorskip("bitsandbytes", reason="the extra `quantize` is not installed")
+    model = {"init": None, "path": base, "lora": LORA, "quantize": "nf4"}
+    law(name, 2, [0, 1, 2], model=model)
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_three_ranks(law, name):
     law(name, 3, [0, 3])

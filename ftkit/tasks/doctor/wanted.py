@@ -49,6 +49,9 @@ def extras(recipe: Recipe) -> Iterator[Finding]:
     needs: list[tuple[str, str, str]] = []
     if "tensorboard" in recipe.log:
         needs.append(("log", "tensorboard", "pip install tensorboard, or leave it out of log"))
+    if recipe.model.quantize is not None:
+        remedy = "pip install 'ftkit[quantize]', or write quantize: null"
+        needs.append(("model.quantize", "bitsandbytes", remedy))
     sample = recipe.sample
     if sample is not None and sample.engine == "vllm" and not servers_of(recipe):
         remedy = "pip install vllm, or name servers (sample.vllm.server), or sample.engine=hf"

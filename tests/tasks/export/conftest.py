@@ -12,7 +12,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from ftkit.model.config import LoraConfig, ModelConfig
+from ftkit.model.config import ModelConfig
 from ftkit.model.load import load_policy, load_scorer
 from ftkit.model.save import save_model
 from ftkit.model.tokenizer import load_tokenizer
@@ -60,11 +60,11 @@ def adapted(place, tmp_path):
     """Return a function that makes a run whose adapters are random: its folder."""
     shutil.copy(place / "train.jsonl", tmp_path)
 
-    def make(base="base", dtype="float32", size=0.2, targets="all-linear", method="sft"):
+    def make(base="base", dtype="float32", size=0.2, targets="all-linear", method="sft", **form):
         lora = {"r": R, "alpha": ALPHA, "targets": targets}
-        model = {"path": str(place / base), "dtype": dtype, "lora": lora}
+        model = {"path": str(place / base), "dtype": dtype, "lora": lora, **form}
         write_recipe(tmp_path / "run", method={"name": method}, model=model)
-        config = ModelConfig(path=str(place / base), dtype=dtype, lora=LoraConfig(**lora))
+        config = ModelConfig.model_validate(model)
         load = load_scorer if method == "reward" else load_policy
         reader = load(config, load_tokenizer(config), micro_tokens=64)
         torch.manual_seed(0)
