@@ -102,15 +102,15 @@ def _faults(words: Sequence[str], before: Sequence[Host]) -> Iterator[tuple[str,
         yield f"{name!r} is no name of a machine", f"write {name.rpartition(':')[0]} slots={count}"
     elif Host(name).address in {host.address for host in before}:
         yield f"{name} is there already", "remove one; slots says how many ranks it has room for"
-    for word in rest[:1]:
+    if len(rest) > 1:
+        yield f"{' '.join(rest)!r} is more than slots=N", FORM
+    for word in rest if len(rest) == 1 else ():
         key, _, value = word.partition("=")
         if key != "slots":
-            guess = key if key.isdecimal() else value if value.isdecimal() else "N"
+            guess = next((each for each in (key, value) if each.isdecimal()), "N")
             yield f"{word!r} is not known", f"did you mean slots={guess}?"
         elif not (value.isascii() and value.isdecimal()) or int(value) < 1:
             yield f"{value!r} is no number of ranks", "write slots=N, such as slots=8"
-    if len(rest) > 1:
-        yield f"{' '.join(rest[1:])!r} is more than a machine and its slots", FORM
 
 
 def _count_after(name: str) -> str | None:

@@ -149,7 +149,8 @@ def _asked(host: Host, port: int | None) -> Machine | Fault:
 
 
 def _unreachable(host: Host, reason: str) -> Fault:
-    remedy = f"see that `{shlex.join([*ssh(), host.name, 'true'])}` works, without a password"
+    command = [word for word in ssh() if word not in OPTIONS]
+    remedy = f"see that `{shlex.join([*command, host.name, 'true'])}` works without a password"
     return Fault(host.name, f"it cannot be reached: {reason}", remedy)
 
 

@@ -101,3 +101,12 @@ def start(tmp_path):
     yield make
     for each in begun:
         each.end()
+
+
+@pytest.fixture
+def far(tmp_path, monkeypatch):
+    """Machines that are this one, by a stand-in for ssh; the folder in which it looks."""
+    folder = tmp_path / "far"
+    folder.mkdir()
+    monkeypatch.setenv("FTKIT_SSH", f"{Path(__file__).with_name('far.sh')} {folder}")
+    return folder
