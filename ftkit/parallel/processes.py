@@ -23,13 +23,20 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from ftkit.core.errors import RUN_FAILED, USER_ERROR, RunError, UserError, user_error
+from ftkit.core.errors import (
+    RUN_FAILED,
+    USER_ERROR,
+    RunError,
+    StoppedError,
+    UserError,
+    user_error,
+)
 from ftkit.core.phase import WAITING, phase
 from ftkit.launch.local import HANDED_ON
 from ftkit.launch.rank import Prefixed
 from ftkit.parallel.address import interface_towards
 from ftkit.parallel.watchdog import Watchdog
-from ftkit.parallel.world import OneProcess, World
+from ftkit.parallel.world import OneProcess, World, shared
 from ftkit.parallel.zero_config import prepare_deepspeed
 
 T = TypeVar("T")
@@ -188,6 +195,8 @@ def joined(timeout: float, environment: Mapping[str, str] = os.environ) -> Itera
     try:
         with Watchdog(store, place.rank, place.size, timeout):
             yield Processes(place, store)
+    except KeyboardInterrupt as error:  # no framework of command lines shall take it for an exit
+        raise shared(StoppedError()) from error
     except SystemExit as error:  # no rank may end by itself while the others go on
         where = traceback.extract_tb(error.__traceback__)[-1]
         said = f"{where.filename}:{where.lineno} called sys.exit({error.code!r})"
