@@ -8,9 +8,16 @@ import sys
 import traceback
 from typing import NoReturn
 
-from ftkit.core.errors import RUN_FAILED, USER_ERROR, RunError, UserError, disk_is_full
+from ftkit.core.errors import (
+    INTERRUPTED,
+    RUN_FAILED,
+    USER_ERROR,
+    RunError,
+    StoppedError,
+    UserError,
+    disk_is_full,
+)
 
-INTERRUPTED = 130
 LOCAL_RANK = re.compile(r"--local[_-]rank(=.*)?$")
 """What deepspeed's launcher adds to the arguments; LOCAL_RANK of the environment says the same."""
 
@@ -61,8 +68,6 @@ def _as_rank() -> NoReturn:
         _debug()
         status, lines = said_of(error)
         shared = getattr(error, "shared", False)
-    except KeyboardInterrupt:
-        status, lines, shared = INTERRUPTED, ["interrupted"], True
     failed = status == RUN_FAILED or bool(lines)
     if failed:
         told = report(rank, status, lines, shared=shared)
@@ -81,6 +86,8 @@ def said_of(error: Exception) -> tuple[int, list[str]]:
     if isinstance(error, UserError):
         lines = [str(fault) for fault in error.faults]
         return error.status, [*lines, f"{len(lines)} faults"] if len(lines) > 1 else lines
+    if isinstance(error, StoppedError):
+        return error.status, ["interrupted"]
     if isinstance(error, RunError):
         return error.status, [f"the run failed: {error}"]
     if disk_is_full(error):
