@@ -93,8 +93,8 @@ def prepare(folder: Path) -> None:
 
     tokenizer = train_tokenizer([text(2000, 2000) for _ in range(60)], VOCABULARY)
     tokenizer.save_pretrained(folder / "tokenizer")
-    rows = [{"prompt": text(5, 25), "truth": "1", "completion": text(20, 160)} for _ in range(200)]
-    pairs = [{"prompt": r["prompt"], "chosen": r["completion"], "rejected": text(9, 99)} for r in rows]
+    rows = [{"prompt": text(5, 25), "truth": "1", "completion": text(60, 90)} for _ in range(200)]
+    pairs = [{"prompt": r["prompt"], "chosen": r["completion"], "rejected": text(60, 90)} for r in rows]
     for name, content in (("rows", rows), ("pairs", pairs)):
         lines = "".join(json.dumps(row) + "\n" for row in content)
         (folder / f"{name}.jsonl").write_text(lines)
@@ -114,7 +114,7 @@ def recipe_of(folder: Path, name: str) -> Path:
         "method": {"name": "sft"},
         "data": {"train": str(folder / ("pairs.jsonl" if pairs else "rows.jsonl"))},
         "model": {"path": str(folder / "base")},
-        "train": {"prompts": 4, "steps": 2, "lr": 1e-4, "micro_tokens": 1024, "threads": 1},
+        "train": {"prompts": 6, "steps": 2, "lr": 1e-4, "micro_tokens": 1024, "threads": 1},
     }
     for key, values in case.items():
         tree[key] = {**tree.get(key, {}), **values}

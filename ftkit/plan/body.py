@@ -103,7 +103,8 @@ class _Run:
 
     def __call__(self, depth: int) -> Held:
         body, passing = bare(self.model).base_model, self.passing
-        kernel = Kernel(self.fused, passing.longest, passing.keys)
+        keys = passing.keys if self.segments else 0  # a row has its own
+        kernel = Kernel(self.fused, passing.longest, keys)
         with attending(kernel), _attention_of(bare(self.model)), _shallow(body, depth):
             with torch.no_grad(), self._live() as live:
                 self._states(body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ftkit.plan.estimate import Estimate, estimate
 from ftkit.plan.spread import spread_of
 from ftkit.recipe import Recipe
 from ftkit.recipe.rules import Said, faults_between_sections
+from ftkit.samplers.config import VLLMConfig
 
 if TYPE_CHECKING:
     from ftkit.plan.machine import Machine
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ftkit.run_data import Data
 
 LEAST = 0.01
-"""What a change must save to be named, in parts of the peak."""
+"""What a change must save to be named, in parts of what is not the libraries'."""
 
 MOST = 4
 """So many changes are put together at most."""
@@ -95,14 +96,9 @@ class Planner:
 
     def changes(self, now: Estimate) -> list[Outcome]:
         """Return the changes that save something, the one that saves most first."""
-        found = [self._outcome(change, now) for change in self._candidates(now)]
-        useful = [each for each in found if each is not None and each.saves > LEAST * now.peak]
-        best: dict[str, Outcome] = {}
-        for each in useful:  # of one key's values the mildest that fits, else the last
-            key = " ".join(each.change.keys) or "--gpus"
-            if key not in best or not best[key].fits:
-                best[key] = each
-        return sorted(best.values(), key=lambda each: -each.saves)
+        found = (self._mildest(Change({}), family, now) for family in self._families(now))
+        useful = [each for each in found if each is not None and each.saves > LEAST * now.own]
+        return sorted(useful, key=lambda each: -each.saves)
 
     def together(self, now: Estimate) -> Outcome | None:
         """Return changes that make the run fit and leave what is learnt as it is; None if none do.
@@ -112,71 +108,88 @@ class Planner:
         so_far = Change({})
         for _ in range(MOST):
             joined = [
-                self._outcome(so_far.joined(change), now)
-                for change in self._candidates(now)
-                if change.same and change.gpus is None and not set(change.keys) & set(so_far.keys)
+                self._mildest(so_far, family, now)
+                for family in self._families(now)
+                if family[0].same and family[0].gpus is None
+                and not any(set(each.keys) & set(so_far.keys) for each in family)
             ]
             found = [each for each in joined if each is not None]
-            if not found:
-                return None
-            mild = [each for each in found if each.fits]
-            best = max(mild or found, key=lambda each: each.saves)
-            if best.fits:
-                return best
-            so_far = best.change
+            fitting = [each for each in found if each.fits]
+            if not found or fitting:
+                return max(fitting, key=lambda each: each.saves, default=None)
+            so_far = max(found, key=lambda each: each.saves).change
         return None
 
-    def _outcome(self, change: Change, now: Estimate) -> Outcome | None:
-        found = self.estimate(change)
-        if found is None:
-            return None
-        return Outcome(change, found.peak, now.peak - found.peak, found.peak <= self.machine.memory)
+    def _mildest(self, base: Change, family: Sequence[Change], now: Estimate) -> Outcome | None:
+        """Return the first change of a family with which the run fits, else the one that saves most.
 
-    def _candidates(self, now: Estimate) -> Iterator[Change]:
-        """Yield what could be changed, of one key the milder values first."""
+        None where no recipe may say any of them beside what was changed before.
+        """
+        best: Outcome | None = None
+        for change in family:
+            joined = base.joined(change)
+            found = self.estimate(joined)
+            if found is None:
+                continue
+            fits = found.peak <= self.machine.memory
+            outcome = Outcome(joined, found.peak, now.peak - found.peak, fits)
+            if best is None or outcome.saves > best.saves:
+                best = outcome
+            if fits:
+                break
+        return best
+
+    def _families(self, now: Estimate) -> Iterator[list[Change]]:
+        """Yield what could be changed: values of the same keys, the milder first."""
         recipe = self.recipe
         if not recipe.model.checkpointing:
-            yield Change({"model.checkpointing": True})
-        micro = min(recipe.train.micro_tokens, now.work.part.tokens)
-        least = max(now.work.longest, 1)
-        while micro > least:
-            micro = max(micro // 2, least)
-            yield Change({"train.micro_tokens": micro})
+            yield [Change({"model.checkpointing": True})]
+        micro = min(recipe.train.micro_tokens, now.part.tokens)
+        smaller = [micro // 2**i for i in range(1, micro.bit_length())]
+        useful = [each for each in smaller if each > now.work.longest] + [now.work.longest]
+        if now.work.longest < micro:  # a longer row goes through alone
+            yield [Change({"train.micro_tokens": each}) for each in useful]
         yield from self._parallel()
+        yield from self._answers()
         yield from self._other_learning()
 
-    def _parallel(self) -> Iterator[Change]:
-        spread = spread_of(self.recipe, self.machine.processes)
-        if self.machine.processes > 1:
-            yield from (
-                Change({"parallel.zero": stage}) for stage in range((spread.stage or 0) + 1, 4)
-            )
+    def _parallel(self) -> Iterator[list[Change]]:
+        spread, count = spread_of(self.recipe, self.machine.processes), self.machine.processes
+        stages = range((spread.stage or 0) + 1, 4)
+        if count > 1 and stages:
+            yield [Change({"parallel.zero": stage}) for stage in stages]
         if self.machine.kind == "cpu":
             return
         if spread.offload == "none":
-            yield Change({"parallel.offload": "optimizer"})
+            yield [Change({"parallel.offload": "optimizer"})]
         if spread.offload != "all":
-            yield Change({"parallel.zero": 3, "parallel.offload": "all"})
-        yield Change({}, gpus=2 * self.machine.processes)
+            yield [Change({"parallel.zero": 3, "parallel.offload": "all"})]
+        yield [Change({}, gpus=count * times) for times in (2, 4, 8)]
 
-    def _other_learning(self) -> Iterator[Change]:
-        """Yield changes by which something else is learnt, or answers are others."""
-        recipe = self.recipe
-        if recipe.model.lora is None and recipe.model.path is not None:
-            yield Change({"model.lora": {"r": 16}}, same=False)
-        if recipe.model.dtype == "float32":
-            yield Change({"model.dtype": "bfloat16"}, same=False)
-        if isinstance(recipe.method, PPO) and recipe.method.critic == "own":
-            yield Change({"method.critic": "shared"}, same=False)
-        sample = recipe.sample
-        if sample is None:
+    def _answers(self) -> Iterator[list[Change]]:
+        """Yield what concerns vLLM in this process."""
+        sample = self.recipe.sample
+        if sample is None or sample.engine != "vllm" or self.machine.kind == "cpu":
             return
-        if recipe.method.kind == "rollouts" and sample.max_tokens > 1:
-            yield Change({"sample.max_tokens": sample.max_tokens // 2}, same=False)
-        if sample.engine == "vllm" and sample.vllm is not None and sample.vllm.server is None:
-            if not sample.vllm.sleep:
-                yield Change({"sample.vllm.sleep": True})
-            yield Change({"sample.vllm.memory": round(sample.vllm.memory / 2, 2)})
+        how = sample.vllm or VLLMConfig()
+        if how.server is not None:
+            return
+        if not how.sleep:
+            yield [Change({"sample.vllm.sleep": True})]
+        shares = [round(how.memory * part, 2) for part in (0.75, 0.5)]
+        yield [Change({"sample.vllm.memory": share}) for share in shares]
+
+    def _other_learning(self) -> Iterator[list[Change]]:
+        """Yield changes by which something else is learnt, or from other answers."""
+        recipe, sample = self.recipe, self.recipe.sample
+        if recipe.model.lora is None and recipe.model.path is not None:
+            yield [Change({"model.lora": {"r": 16}}, same=False)]
+        if recipe.model.dtype == "float32":
+            yield [Change({"model.dtype": "bfloat16"}, same=False)]
+        if isinstance(recipe.method, PPO) and recipe.method.critic == "own":
+            yield [Change({"method.critic": "shared"}, same=False)]
+        if recipe.method.kind == "rollouts" and sample is not None and sample.max_tokens > 1:
+            yield [Change({"sample.max_tokens": sample.max_tokens // 2}, same=False)]
 
 
 def _legal(tree: Mapping[str, Any], keys: Mapping[str, Any]) -> Recipe | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ftkit.plan.allocator import kept
 from ftkit.plan.models import models_of
 from ftkit.plan.parts import (
+    LIBRARIES,
     Part,
     answering,
     around,
@@ -23,6 +24,7 @@ from ftkit.plan.spread import spread_of
 from ftkit.plan.work import Work, work_of
 
 if TYPE_CHECKING:
+    from ftkit.plan.body import Passing
     from ftkit.plan.machine import Machine
     from ftkit.plan.models import Shelf
     from ftkit.recipe import Recipe
@@ -35,6 +37,8 @@ class Estimate:
 
     parts: tuple[Part, ...]
     work: Work
+    part: Passing
+    """What goes through the policy at once where that takes most."""
 
     @cached_property
     def phases(self) -> dict[str, int]:
@@ -51,6 +55,12 @@ class Estimate:
     def peak(self) -> int:
         """Bytes in that phase."""
         return self.phases[self.phase]
+
+    @property
+    def own(self) -> int:
+        """What of it is not the libraries'."""
+        libraries = (part.during[self.phase] for part in self.parts if part.name == LIBRARIES)
+        return self.peak - sum(libraries)
 
     @property
     def host(self) -> int:
@@ -71,12 +81,19 @@ def estimate(recipe: Recipe, data: Data, machine: Machine, shelf: Shelf) -> Esti
         UserError: if a model that it names cannot be made, or what it holds not be counted.
     """
     models = models_of(recipe, shelf)
-    streams = models.policy.facts.streams
-    work = work_of(recipe, data, machine.processes, streams=streams)
+    work = work_of(recipe, data, machine.processes, streams=models.policy.facts.streams)
     spread = spread_of(recipe, machine.processes)
-    setting = Setting(recipe, data, machine, models, work, spread)
+    parts = [(work.first, spread.stage is None), *([] if work.later is None else [(work.later, False)])]
+    settings = (
+        Setting(recipe, data, machine, models, work, spread, part, fresh) for part, fresh in parts
+    )
+    return max((_estimate(each) for each in settings), key=lambda each: each.peak)
+
+
+def _estimate(setting: Setting) -> Estimate:
+    """Return what a run takes where its largest part is that of the setting."""
     coming = [*learning(setting), *updating(setting), *answering(setting)]
-    going = [gradients(setting), *coming] if setting.one_part else coming
+    going = [gradients(setting), *coming] if setting.fresh else coming
     every = [
         *states(setting),
         *coming,
@@ -85,4 +102,4 @@ def estimate(recipe: Recipe, data: Data, machine: Machine, shelf: Shelf) -> Esti
         kept(setting, going),
     ]
     there = (part for part in every if part.host or any(part.during.values()))
-    return Estimate(tuple(there), work)
+    return Estimate(tuple(there), setting.work, setting.part)

@@ -87,9 +87,11 @@ class Kernel:
     block: int
     """Tokens that it works on at once: the longest row, or all."""
     keys: int
-    """Keys that all segments together see, their prefixes' included; never less than tokens."""
+    """Keys that all segments together see, their prefixes' included; where these are more than
+    tokens, other kernels get copies of prefixes, too."""
     cached: int = 0
     """Bytes of keys and values that all calls had."""
+    _index: Tensor | None = None
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return what attention does, without its values: [1, N, H, D]."""
@@ -102,11 +104,13 @@ class Kernel:
     def _copied(self, x: Tensor, query: Tensor) -> Tensor:
         """Return keys or values as kernels of GPUs take them: one for each head and segment."""
         heads, tokens = query.shape[1:3]
-        if x.shape[1] == heads and self.keys == tokens:
+        if x.shape[1] != heads:  # flatten copies
+            x = x[:, :, None].expand(-1, -1, heads // x.shape[1], -1, -1).flatten(1, 2)
+        if self.keys <= tokens:
             return x
-        by_head = x[:, :, None].expand(-1, -1, heads // x.shape[1], -1, -1).flatten(1, 2)
-        index = torch.empty(max(self.keys, tokens), dtype=torch.int64, device=x.device)
-        return by_head.index_select(2, index)
+        if self._index is None:
+            self._index = torch.empty(self.keys, dtype=torch.int64, device=x.device)
+        return x.index_select(2, self._index)
 
 
 class _Attend(torch.autograd.Function):

@@ -14,7 +14,10 @@ from ftkit.plan.spread import WIDE, Place
 if TYPE_CHECKING:
     from ftkit.plan.setting import Setting
 
-LIBRARIES = {"cpu": 0, "cuda": 2**30}
+LIBRARIES = "libraries"
+"""The name of the part that every run has alike."""
+
+CONTEXT = {"cpu": 0, "cuda": 2**30}
 """Bytes of a GPU: its context, the workspaces of its libraries, buffers of NCCL."""
 
 PROCESS = {"cpu": 450 * 2**20, "cuda": 2 * 2**30}
@@ -23,8 +26,9 @@ PROCESS = {"cpu": 450 * 2**20, "cuda": 2 * 2**30}
 SERVED = 2**30
 """Bytes of vLLM's cache without a GPU (``samplers.vllm.inside``)."""
 
-VECTORS = 72
-"""Bytes of each trained number in trpo's update: float64 vectors, and what they are made of."""
+VECTORS, JOINED = 44, 20
+"""Bytes of each trained number in trpo's update: b, x, r, p and a sum in float64, and p once more in
+float32; then, when the activations are gone, a gradient, its float64 copy, and both joined."""
 
 PRODUCTS = 6
 """float32 numbers for each logit of a part in trpo's products with the curvature."""
@@ -59,7 +63,7 @@ def gradients(setting: Setting) -> Part:
     """Return the gradients, which stay until the next step's begin."""
     places = [setting.spread.gradients(each.trained) for each in setting.trained]
     whole = _always(setting, "gradients", places)
-    if not setting.one_part:
+    if not setting.fresh:
         return whole
     before = {LEARN: 0, VALUES: places[0].device}
     during = {phase: before.get(phase, size) for phase, size in whole.during.items()}
@@ -77,13 +81,15 @@ def _always(setting: Setting, name: str, places: Iterable[Place]) -> Part:
 
 def learning(setting: Setting) -> Iterator[Part]:
     """Yield what a part of a batch holds, in the body and in the head."""
-    kind, held, learnt = setting.machine.kind, setting.held, setting.work.part.learnt
+    kind, held, learnt = setting.machine.kind, setting.held, setting.part.learnt
     busiest, kept = head_bytes(setting.facts, learnt, kind)
     body, head = {LEARN: held.saved}, {LEARN: max(busiest, kept + held.work)}
     if VALUES in setting.phases:
         own = setting.held_by_critic
         body[VALUES] = own.saved
         head[VALUES] = max(2 * learnt * setting.facts.width * WIDE, own.work)
+    if isinstance(setting.recipe.method, TRPO):
+        body[UPDATE] = max(held.saved, setting.facts.trained * JOINED)
     yield Part("activations", body)
     yield Part("log-probabilities", head)
 
@@ -94,8 +100,7 @@ def updating(setting: Setting) -> Iterator[Part]:
     yield Part("embeddings' gradient", {UPDATE: 2 * facts.table * facts.element})
     if not isinstance(setting.recipe.method, TRPO):
         return
-    rows = work.learnt + PRODUCTS * work.part.learnt
-    yield Part("activations of the curvature", {UPDATE: setting.held.saved})
+    rows = work.learnt + PRODUCTS * setting.part.learnt
     yield Part("distributions", {UPDATE: rows * facts.vocabulary * WIDE})
     yield Part("conjugate gradients", {UPDATE: facts.trained * VECTORS})
 
@@ -137,5 +142,5 @@ def around(setting: Setting) -> Iterator[Part]:
         yield Part("written model", {SAVE: file})
     else:
         yield Part("loaded or written model", {}, max(facts.weights, file + facts.trained * WIDE))
-    every = dict.fromkeys(setting.phases, LIBRARIES[kind] + PROCESS[kind] * (kind == "cpu"))
-    yield Part("libraries", every, PROCESS[kind] * (kind != "cpu"))
+    every = dict.fromkeys(setting.phases, CONTEXT[kind] + PROCESS[kind] * (kind == "cpu"))
+    yield Part(LIBRARIES, every, PROCESS[kind] * (kind != "cpu"))

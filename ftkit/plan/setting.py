@@ -13,7 +13,7 @@ from ftkit.samplers.config import VLLMConfig
 from ftkit.train.answers import GREEDY, held_out_sampling
 
 if TYPE_CHECKING:
-    from ftkit.plan.body import Held
+    from ftkit.plan.body import Held, Passing
     from ftkit.plan.facts import Facts
     from ftkit.plan.machine import Machine
     from ftkit.plan.models import Models
@@ -37,6 +37,10 @@ class Setting:
     models: Models
     work: Work
     spread: Spread
+    part: Passing
+    """What goes through the policy at once."""
+    fresh: bool
+    """Whether a step begins with it, so that gradients come only as its activations go."""
 
     @cached_property
     def facts(self) -> Facts:
@@ -52,20 +56,20 @@ class Setting:
     @cached_property
     def held(self) -> Held:
         """What a part of a batch holds in the policy's body."""
-        return self.models.policy.held(self.work.part, self.machine.kind)
+        return self.models.policy.held(self.part, self.machine.kind)
 
     @cached_property
     def held_by_critic(self) -> Held:
         """What it holds in the critic's, which may be the policy's."""
         critic = self.models.critic or self.models.policy
-        return critic.held(self.work.part, self.machine.kind)
+        return critic.held(self.part, self.machine.kind)
 
     @cached_property
     def sampling(self) -> Sampling | None:
         """What the embedded sampler holds; None where it writes nothing."""
         if self.recipe.sample is not None and self.recipe.sample.engine == "vllm":
             return None
-        tokens = max(self.work.part.tokens, 1)
+        tokens = max(self.part.tokens, 1)
         cached, forward = self.held.cached / tokens, self.held.forward / tokens
         each = (
             sampling(asked, self.facts, cached, forward, self.machine.kind)
@@ -88,11 +92,6 @@ class Setting:
         values = [VALUES] if isinstance(self.recipe.method, PPO) else []
         answered = [SAMPLE] if self.sampling or self.served else []
         return (LEARN, *values, UPDATE, *answered, SAVE)
-
-    @property
-    def one_part(self) -> bool:
-        """Whether a step is one part, so that gradients come only as activations go."""
-        return self.work.parts == 1 and self.spread.stage is None
 
     def _asked(self) -> Iterator[Asked]:
         """Yield the prompts that are answered: of a rollout, and of an evaluation."""

@@ -53,8 +53,10 @@ class Work:
     """Tokens of the run."""
     longest: int
     """Tokens of the longest row, a prompt with one answer."""
-    part: Passing
-    """The most that goes through a model at once."""
+    first: Passing
+    """The most that goes through a model at once at the beginning of a step."""
+    later: Passing | None
+    """The most in the rest of one; None where every step is one part."""
     parts: int
     """Parts of a step in one process, at most."""
     learnt: int
@@ -75,7 +77,9 @@ def work_of(recipe: Recipe, data: Data, processes: int, *, streams: bool) -> Wor
     rows, train = _rows(recipe, data), recipe.train
     micro = train.micro_tokens
     sizes: list[int] = []
-    parts, learnt, best = 0, 0, Passing(0, 0, 0, 0)
+    firsts: list[Passing] = []
+    laters: list[Passing] = []
+    parts, learnt = 0, 0
     for step in _steps(recipe, data, rows):
         sizes.append(int(rows.tokens[step].sum()))
         for rank in range(min(processes, len(step))):
@@ -83,7 +87,8 @@ def work_of(recipe: Recipe, data: Data, processes: int, *, streams: bool) -> Wor
             learnt = max(learnt, int(rows.learnt[mine].sum()))
             found = list(_parts(rows, mine, micro) if streams else _padded(rows, mine, micro))
             parts = max(parts, len(found))
-            best = max(best, *found, key=lambda part: part.tokens)
+            firsts = [max([*firsts, found[0]], key=_tokens)]
+            laters = [max([*laters, *found[1:]], key=_tokens)] if laters or found[1:] else []
     step_tokens = float(np.mean(sizes))
     return Work(
         steps=data.steps,
@@ -92,11 +97,16 @@ def work_of(recipe: Recipe, data: Data, processes: int, *, streams: bool) -> Wor
         most=max(sizes),
         total=round(step_tokens * data.steps),
         longest=int((rows.prompt + rows.longest).max()),
-        part=best,
+        first=firsts[0],
+        later=laters[0] if laters else None,
         parts=parts,
         learnt=learnt,
         sampled=recipe.method.kind == "rollouts",
     )
+
+
+def _tokens(part: Passing) -> int:
+    return part.tokens
 
 
 def _steps(recipe: Recipe, data: Data, rows: Rows) -> Iterator[np.ndarray]:

@@ -76,7 +76,7 @@ def _json(
             "largest_step": work.most,
             "run": work.total,
             "longest_row": work.longest,
-            "at_once": work.part.tokens,
+            "at_once": now.part.tokens,
             "at_most": work.sampled,
         },
         "machine": {
@@ -116,7 +116,7 @@ def _show(console: Console, loaded: Loaded, now: Estimate, machine: Machine) -> 
         f"{_processes(machine)}",
         f"tokens: {most}{work.step:,.0f} a step ({work.most:,} in the largest), {most}"
         f"{work.total:,} in all; the longest row has {work.longest:,}",
-        f"at once: {most}{work.part.tokens:,} tokens; a step is {work.parts:,} such parts",
+        f"at once: {most}{now.part.tokens:,} tokens; a step is {work.parts:,} such parts",
     ]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
