@@ -80,7 +80,7 @@ def initial(kind: Kind, config: ModelConfig, tokenizer: PreTrainedTokenizerBase)
             **values,
         },
     )
-    _fit(kind, full, "model.init.architecture")
+    fit(kind, full, "model.init.architecture")
     try:
         model: PreTrainedModel = kind.auto.from_config(full, dtype=getattr(torch, config.dtype))
     except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
@@ -160,7 +160,7 @@ def _pretrained(
     options = {"revision": revision or "main", "trust_remote_code": config.trust_remote_code}
     with told(path):
         found = AutoConfig.from_pretrained(path, **options)
-    _fit(kind, found, f"model.path {path}")
+    fit(kind, found, f"model.path {path}")
     form = loading(config, found, device, f"model.path {path}")
     with told(path):
         model, report = kind.auto.from_pretrained(
@@ -186,7 +186,7 @@ def _pretrained(
     return model
 
 
-def _fit(kind: Kind, found: PretrainedConfig, place: str) -> None:
+def fit(kind: Kind, found: PretrainedConfig, place: str) -> None:
     """Refuse a configuration that is of another kind; say that the head shall have one output."""
     architectures = getattr(found, "architectures", None) or []
     classifier = any(name.endswith(WITH_HEAD) for name in architectures)
