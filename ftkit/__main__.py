@@ -9,12 +9,19 @@ import time
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
-from ftkit.core.errors import RUN_FAILED, USER_ERROR, RunError, UserError, disk_is_full
+from ftkit.core.errors import (
+    INTERRUPTED,
+    RUN_FAILED,
+    USER_ERROR,
+    RunError,
+    StoppedError,
+    UserError,
+    disk_is_full,
+)
 
 if TYPE_CHECKING:
     from ftkit.launch.reports import Report
 
-INTERRUPTED = 130
 TELLING = 20.0
 """Seconds that the first rank has for saying what all have to say."""
 LOCAL_RANK = re.compile(r"--local[_-]rank(=.*)?$")
@@ -29,7 +36,7 @@ def main() -> NoReturn:
     # Pydantic looks for plugins in the metadata of every installed package: a tenth of a second.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     sys.argv[1:] = [each for each in sys.argv[1:] if not LOCAL_RANK.match(each)]
-    if "RANK" in os.environ:
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         _as_rank()
     if "FTKIT_CONTROL" in os.environ:
         from ftkit.launch.told import hear
@@ -67,8 +74,6 @@ def _as_rank() -> NoReturn:
         _debug()
         status, lines = said_of(error)
         shared = getattr(error, "shared", False)
-    except KeyboardInterrupt:
-        status, lines, shared = INTERRUPTED, ["interrupted"], True
     failed = status == RUN_FAILED or bool(lines)
     if failed:
         # before that is imported, all ranks of a machine have read the same
@@ -102,6 +107,8 @@ def said_of(error: Exception) -> tuple[int, list[str]]:
     if isinstance(error, UserError):
         lines = [str(fault) for fault in error.faults]
         return error.status, [*lines, f"{len(lines)} faults"] if len(lines) > 1 else lines
+    if isinstance(error, StoppedError):
+        return error.status, ["interrupted"]
     if isinstance(error, RunError):
         return error.status, [f"the run failed: {error}"]
     if disk_is_full(error):

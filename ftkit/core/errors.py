@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 USER_ERROR = 2
 RUN_FAILED = 1
+INTERRUPTED = 130
 
 FULL = ("no space left on device", "disk quota exceeded", "pytorchstreamwriter failed writing")
 """What libraries that keep the error's number to themselves say of a full disk."""
@@ -56,6 +57,12 @@ class RunError(Exception):
     """A run that was well described and failed all the same: a non-finite loss, a lost device."""
 
     status = RUN_FAILED
+
+
+class StoppedError(RunError):
+    """A person wants an end at once, without a checkpoint."""
+
+    status = INTERRUPTED
 
 
 class ServiceError(RunError):

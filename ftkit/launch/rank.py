@@ -45,9 +45,10 @@ def begin() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_ON)
     # when the rank that keeps the store ends, torch would print the frames of it for each message
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    for stream in (sys.stdout, sys.stderr):  # what is said is not lost should the rank be killed
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(line_buffering=True)
+            # a line is not lost should the rank be killed, nor does another rank's come within it
+            stream.reconfigure(line_buffering=True, write_through=False)
     if rank:
         name = f"[rank {rank} {socket.gethostname()}] "
         sys.stdout, sys.stderr = Prefixed(sys.stdout, name), Prefixed(sys.stderr, name)

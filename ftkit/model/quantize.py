@@ -47,7 +47,7 @@ def check_installed(config: ModelConfig) -> None:
         raise user_error(
             "model.quantize",
             f"{config.quantize}, and bitsandbytes is not installed here",
-            "pip install 'ftkit[quantize]', or write quantize: null",
+            "pip install 'ftkit[quantize]'",
         )
 
 

@@ -22,13 +22,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ftkit.core.errors import RUN_FAILED, USER_ERROR, RunError, UserError
+from ftkit.core.errors import RUN_FAILED, USER_ERROR, RunError, StoppedError, UserError
 from ftkit.core.phase import WAITING, phase
 from ftkit.launch.local import HANDED_ON
 from ftkit.launch.rank import Prefixed
 from ftkit.parallel.meeting import gloo_interface, introduce, not_joined, open_store
 from ftkit.parallel.watchdog import Watchdog
-from ftkit.parallel.world import OneProcess, World
+from ftkit.parallel.world import OneProcess, World, shared
 from ftkit.parallel.zero_config import prepare_deepspeed
 
 T = TypeVar("T")
@@ -174,6 +174,8 @@ def joined(timeout: float, environment: Mapping[str, str] = os.environ) -> Itera
     try:
         with Watchdog(store, place.rank, place.size, timeout):
             yield Processes(place, store)
+    except KeyboardInterrupt as error:  # no framework of command lines shall take it for an exit
+        raise shared(StoppedError()) from error
     except SystemExit as error:  # no rank may end by itself while the others go on
         where = traceback.extract_tb(error.__traceback__)[-1]
         said = f"{where.filename}:{where.lineno} called sys.exit({error.code!r})"

@@ -108,7 +108,7 @@ class World(Protocol):
             for rank, found in enumerate(told):
                 if found is not None:
                     own = failure if failure is not None and rank == self.rank else None
-                    raise _shared(own or _again(found, rank))
+                    raise shared(own or _again(found, rank))
         return result  # type: ignore[return-value]  # None only where ``work`` returned it
 
 
@@ -131,7 +131,7 @@ class OneProcess(World):
         return work()
 
 
-def _shared(error: Exception) -> Exception:
+def shared(error: Exception) -> Exception:
     """Mark an error as one of all ranks, so that one of them tells of it."""
     error.shared = True  # type: ignore[attr-defined]
     return error

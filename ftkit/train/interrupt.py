@@ -45,10 +45,12 @@ class Interrupt:
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the handler's form)
         self.signal = self.signal or signal.Signals(number)
-        if number == signal.SIGINT:
-            self._pressed = self._pressed or time.monotonic()
-            if time.monotonic() - self._pressed > APART:
-                raise KeyboardInterrupt
+        if number != signal.SIGINT:
+            return
+        if self._pressed is None:
+            self._pressed = time.monotonic()
+        elif time.monotonic() - self._pressed > APART:
+            raise KeyboardInterrupt
 
     @property
     def status(self) -> int:

@@ -124,8 +124,9 @@ class Loop:
     def _stopped(self) -> signal.Signals | None:
         """Return the signal by which any rank was asked to stop, the same on all."""
         caught = [each for each in self.world.gather([self.interrupt.signal]) if each is not None]
-        self.interrupt.signal = caught[0] if caught else None
-        return self.interrupt.signal
+        if caught:  # else one that has come since it was asked for counts next time
+            self.interrupt.signal = caught[0]
+        return caught[0] if caught else None
 
     def _ended(self) -> str | None:
         """Return why there is nothing more to do; None if there is."""

@@ -44,13 +44,13 @@ def test_a_run_is_measured_as_it_was_trained(recipe, base, tmp_path, capsys, dty
     assert run(recipe("run", model={**base, "dtype": dtype})) == 0
     names = load_file(tmp_path / "run" / "model" / "adapter_model.safetensors")
     assert names and all(".lora_" in name for name in names)
-    losses = [row["loss"] for row in lines(tmp_path / "run" / "eval.jsonl")]
+    losses = [row["loss"]["value"] for row in lines(tmp_path / "run" / "eval.jsonl")]
     assert losses[-1] < losses[0]
     assert recipe_of_run(tmp_path / "run").model.quantize is None  # its folder knows it
     capsys.readouterr()
     options = {"data": None, "limit": 10, "rows": None, "as_json": True}
     evaluate_command(str(tmp_path / "run"), (), **options)
-    assert json.loads(capsys.readouterr().out)["loss"] == losses[-1]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["loss"]["value"] == losses[-1]
 
 
 def test_the_first_loss_is_log_2(dpo, base, tmp_path):

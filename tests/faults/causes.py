@@ -6,83 +6,74 @@ import os
 import signal
 import time
 from functools import partial
+from pathlib import Path
 
 from ftkit.core.phase import beat, phase
 
 
-def mine(rank) -> bool:
-    return os.environ["RANK"] == str(rank)
+def before(place, rank, do, number=1):
+    """Do something on a rank before the so manieth call of a function.
+
+    ``place`` is ``module:name``, of a function or of a class's.
+    """
+    return partial(_before, place, rank, do, number)
 
 
-def at_step(rank, step, do):
-    """Do something on a rank when so many steps are done, before the next."""
-    return partial(_at_step, rank, step, do)
+def _before(place, rank, do, number):
+    from importlib import import_module
 
+    module, _, names = place.partition(":")
+    *classes, name = names.split(".")
+    owner = import_module(module)
+    for each in classes:
+        owner = getattr(owner, each)
+    whole, count = getattr(owner, name), 0
 
-def _at_step(rank, step, do):
-    from ftkit.train import loop
-
-    whole = loop.Loop._step
-
-    def faulty(self):
-        if mine(rank) and self.state.step == step:
-            with phase("reading or sampling"):
-                do()
-        whole(self)
-
-    loop.Loop._step = faulty
-
-
-def before_sync(rank, number, do):
-    """Do something on a rank before the so manieth time that it waits for a disk."""
-    return partial(_before_sync, rank, number, do)
-
-
-def _before_sync(rank, number, do):
-    whole, count = os.fsync, 0
-
-    def faulty(handle):
+    def faulty(*args, **kwargs):
         nonlocal count
         count += 1
-        if mine(rank) and count == number:
+        if os.environ["RANK"] == str(rank) and count == number:
             do()
-        whole(handle)
+        return whole(*args, **kwargs)
 
-    os.fsync = faulty
-
-
-def loading(rank, do):
-    """Do something on a rank where the model is loaded."""
-    return partial(_loading, rank, do)
+    setattr(owner, name, faulty)
 
 
-def _loading(rank, do):
-    from ftkit.tasks import train
-
-    whole = train.build_policy
-
-    def faulty(*args):
-        if mine(rank):
-            do()
-        return whole(*args)
-
-    train.build_policy = faulty
+STEP = "ftkit.train.loop:Loop._step"
+LOADING = "ftkit.tasks.train:build_policy"
+EVALUATING = "ftkit.train.loop:Loop._evaluate"
+UPDATING = "ftkit.parallel.zero:Zero.step"
+SYNC = "os:fsync"
+"""Waiting for the disk, which only a checkpoint does."""
 
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def sleep():
-    time.sleep(1000)
-
-
 def stop():
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def sleep():
+    time.sleep(1000)
+
+
+def pause(here: Path, seconds=0.5):
+    """Say by a file that the moment has come, and stay in it."""
+    here.write_text("")
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(0.01)
+
+
 def work():
-    """Take long and get on."""
-    for _ in range(40):
-        time.sleep(0.1)
-        beat()
+    """Take longer than the time-out, and get on."""
+    with phase("reading or sampling"):
+        for _ in range(30):
+            time.sleep(0.1)
+            beat()
+
+
+def fail(error):
+    raise error

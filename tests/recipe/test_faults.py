@@ -223,7 +223,7 @@ def test_an_empty_map_lacks_every_section(write):
         "r.yaml:1:1 data: missing; write a map of train, eval, pool, max_length, overlong, "
         "template",
         "r.yaml:1:1 model: missing; write a map of path, init, tokenizer, revision, dtype, "
-        "attention, checkpointing, lora, trust_remote_code",
+        "attention, checkpointing, lora, quantize, trust_remote_code",
         "r.yaml:1:1 train: missing; write a map of prompts, updates, rollout_epochs, "
         "micro_tokens, epochs, steps, optimizer, lr, schedule, warmup, min_lr, max_grad_norm, "
         "weight_decay, betas, eps, "
