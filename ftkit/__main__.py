@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 import traceback
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ftkit.core.errors import (
     INTERRUPTED,
@@ -18,6 +19,11 @@ from ftkit.core.errors import (
     disk_is_full,
 )
 
+if TYPE_CHECKING:
+    from ftkit.launch.reports import Report
+
+TELLING = 20.0
+"""Seconds that the first rank has for saying what all have to say."""
 LOCAL_RANK = re.compile(r"--local[_-]rank(=.*)?$")
 """What deepspeed's launcher adds to the arguments; LOCAL_RANK of the environment says the same."""
 
@@ -30,7 +36,7 @@ def main() -> NoReturn:
     # Pydantic looks for plugins in the metadata of every installed package: a tenth of a second.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     sys.argv[1:] = [each for each in sys.argv[1:] if not LOCAL_RANK.match(each)]
-    if "RANK" in os.environ:
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         _as_rank()
     if "FTKIT_CONTROL" in os.environ:
         from ftkit.launch.told import hear
@@ -70,15 +76,30 @@ def _as_rank() -> NoReturn:
         shared = getattr(error, "shared", False)
     failed = status == RUN_FAILED or bool(lines)
     if failed:
-        told = report(rank, status, lines, shared=shared)
-        if not told.write() and (rank == 0 or not shared):
-            lines = [f"another rank is gone: {told.short}"] if told.secondary else lines
-            sys.stderr.write("".join(f"{line}\n" for line in lines))
+        # before that is imported, all ranks of a machine have read the same
+        alike = "torch" not in sys.modules
+        told = report(rank, status, lines, shared=shared or alike)
+        first = os.environ.get("LOCAL_RANK") == "0" if alike else rank == 0
+        if not told.write():
+            _tell(told, first=first)
     if "torch" in sys.modules:
         from ftkit.parallel.processes import leave
 
         leave(status, alone=failed)
     sys.exit(status)
+
+
+def _tell(told: Report, *, first: bool) -> None:
+    """Say how a rank failed that was started by torchrun or deepspeed.
+
+    They end all ranks with the first that ends: one whose words another says too lets it do so.
+    """
+    if told.shared and not first:
+        time.sleep(TELLING)
+        return
+    lines = [f"another rank is gone: {told.short}"] if told.secondary else told.lines
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    sys.stderr.flush()
 
 
 def said_of(error: Exception) -> tuple[int, list[str]]:

@@ -13,8 +13,8 @@ from typing import TextIO
 from ftkit.launch.local import HANDED_ON, PARENT
 from ftkit.launch.parent import signal_at_its_end
 
-TORCHRUN = "TORCHELASTIC_RUN_ID"
-"""Variable of the environment that torchrun sets."""
+OTHERS = ("TORCHELASTIC_RUN_ID", "CROSS_RANK")
+"""Variables of the environment that torchrun sets, and deepspeed."""
 
 
 def rank_of(environment: Mapping[str, str] = os.environ) -> int | None:
@@ -36,7 +36,7 @@ def begin() -> None:
     """
     rank = rank_of()
     assert rank is not None
-    if PARENT in os.environ or TORCHRUN in os.environ:
+    if any(name in os.environ for name in (PARENT, *OTHERS)):
         signal_at_its_end(signal.SIGKILL)
         parent = os.environ.get(PARENT, str(os.getppid()))
         if os.getppid() != int(parent):  # it ended before that was asked for

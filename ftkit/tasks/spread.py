@@ -61,20 +61,14 @@ def spread(loaded: Loaded, how: Spread, *, resume: bool, dry_run: bool) -> int:
 
 
 def _refuse_as_rank(how: Spread) -> None:
-    """Refuse to be told to start ranks as one that torchrun or deepspeed has started.
-
-    Raises:
-        UserError: marked as one that every rank has.
-    """
+    """Refuse to be told to start ranks as one that torchrun or deepspeed has started."""
     given = {"--gpus": how.gpus, "--nodes": how.nodes, "--hostfile": how.hostfile}
     said = [f"{option} {value}" for option, value in given.items() if value is not None]
     if not said:
         return
     found = "this process is one of several already: RANK and WORLD_SIZE are set"
     remedy = "leave it out, or start ftkit by itself, and not by torchrun or deepspeed"
-    error = user_error(" ".join(said), found, remedy)
-    error.shared = True  # type: ignore[attr-defined]
-    raise error
+    raise user_error(" ".join(said), found, remedy)
 
 
 def _as_rank(loaded: Loaded, *, resume: bool, dry_run: bool) -> int:
