@@ -15,7 +15,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tiny quickstart test check format format-check lint types layers doctests tests recipes docs bench-sft bench-dpo bench-dft \
-  bench-negatives bench-rl bench-scale peers reproduce-dft reproduce-rlvr decimals clean setup-vllm test-vllm test-slurm
+  bench-negatives bench-rl bench-scale peers reproduce-dft reproduce-rlvr decimals clean setup-vllm test-vllm test-slurm test-nodes test-kills
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,12 @@ test-vllm: setup-vllm ## tests with the real vLLM, in this process and as a serv
 
 test-slurm: $(READY) ## tests on a real Slurm of two nodes, started here as root (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -m slurm tests/slurm
+
+test-nodes: $(READY) ## tests on two machines that are network namespaces, made here as root (minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m netns tests/launch
+
+test-kills: $(READY) ## kill processes of small runs at random moments, fifty times, and compare (an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python scripts/kill_runs.py --times 50
 
 tests: $(READY) ## run the tests and the doctests, in two processes of one thread each
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
