@@ -259,34 +259,6 @@ def data(
 
 
 @app.command()
-def plan(
-    recipe: RecipeName,
-    overrides: Overrides = None,
-    gpus: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="On so many GPUs, a process each.", show_default="those of this machine"
-        ),
-    ] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(
-            metavar="GIB", help="The memory of each GPU.", show_default="what there is here"
-        ),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Say what a run will take, before anything is loaded, and what to change if it does not fit.
-
-    Steps, tokens, and the memory of each process by part and phase.
-    """
-    loaded = loaded_from(recipe, overrides)
-    from ftkit.tasks.plan import plan as task
-
-    task(loaded, gpus=gpus, memory=memory, as_json=as_json)
-
-
-@app.command()
 def chat(
     target: Target,
     once: Annotated[
