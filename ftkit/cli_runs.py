@@ -1,4 +1,4 @@
-"""The commands beside runs: ``ftkit compare``, ``samples``, ``export``, ``serve``, ``doctor``, ``plan``."""
+"""Commands beside runs: ``compare``, ``samples``, ``export``, ``serve``, ``doctor``, ``plan``."""
 
 from __future__ import annotations
 
