@@ -94,21 +94,19 @@ class World(Protocol):
             UserError: if it did on some rank; with the faults of the first of them.
             RunError: likewise, naming the rank.
         """
+        if self.size == 1:
+            return work()  # an error that is kept in a variable here would keep all it refers to
         result: T | None = None
         failure: Exception | None = None
         try:
             result = work()
         except Exception as error:
             failure = error
-        if self.size == 1:
-            if failure is not None:
-                raise failure
-        else:
-            told = self.gather([_told(failure)])
-            for rank, found in enumerate(told):
-                if found is not None:
-                    own = failure if failure is not None and rank == self.rank else None
-                    raise shared(own or _again(found, rank))
+        told = self.gather([_told(failure)])
+        for rank, found in enumerate(told):
+            if found is not None:
+                own = failure if failure is not None and rank == self.rank else None
+                raise shared(own or _again(found, rank))
         return result  # type: ignore[return-value]  # None only where ``work`` returned it
 
 

@@ -122,7 +122,7 @@ def test_a_signal_in_the_last_step_comes_too_late(recipe, launched, tmp_path):
 
 
 def test_a_second_ctrl_c_ends_at_once(recipe, launched, tmp_path):
-    process = launched(recipe(), cause=before(STEP, 1, sleep, 2))
+    process = launched(recipe(), cause=before(STEP, 1, sleep, 8))
     file = tmp_path / "run" / "metrics.jsonl"
     process.until(lambda: file.is_file() and file.read_text())
     send(process, INT, -1)
