@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from tests.faults.causes import EVALUATING, LOADING, STEP, SYNC, before, pause, sleep
+from tests.faults.causes import EVALUATING, LOADING, STEP, SYNC, before, pause
 from tests.parallel.runs import evaluations, metrics, weights
 
 TERM, USR1, INT = signal.SIGTERM, signal.SIGUSR1, signal.SIGINT
@@ -119,15 +119,3 @@ def test_a_signal_in_the_last_step_comes_too_late(recipe, launched, tmp_path):
     send(process, TERM, -1)
     assert process.wait() == 0
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
-
-
-def test_a_second_ctrl_c_ends_at_once(recipe, launched, tmp_path):
-    process = launched(recipe(), cause=before(STEP, 1, sleep, 8))
-    file = tmp_path / "run" / "metrics.jsonl"
-    process.until(lambda: file.is_file() and file.read_text())
-    send(process, INT, -1)
-    time.sleep(1.1)
-    send(process, INT, -1)
-    assert process.wait(15) == 130
-    assert process.text.endswith("interrupted\n")
-    assert "Traceback" not in process.text
