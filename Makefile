@@ -78,7 +78,7 @@ test-vllm: setup-vllm ## tests with the real vLLM, in this process and as a serv
 test-slurm: $(READY) ## tests on a real Slurm of two nodes, started here as root (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -m slurm tests/slurm
 
-test-nodes: $(READY) ## tests on two machines that are network namespaces, made here as root (minutes)
+test-nodes: $(READY) ## tests on two machines made here as root of network namespaces (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -m netns tests/launch
 
 test-kills: $(READY) ## kill processes of small runs at random moments, fifty times, and compare (an hour)

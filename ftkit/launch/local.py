@@ -23,6 +23,7 @@ from pathlib import Path
 from threading import Thread
 from types import FrameType
 
+from ftkit.core.errors import RUN_FAILED
 from ftkit.launch.devices import cores
 from ftkit.launch.reports import FOLDER, OVER, ending, reports_in
 
@@ -138,10 +139,17 @@ class Ranks:
                 late = [rank for rank in self.running if rank not in ended]
                 ended |= {rank: self.running[rank].returncode for rank in late}
             time.sleep(LOOK)
-        status, lines = ending(ended, reports_in(folder), self.killed)
-        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        found = reports_in(folder)
+        status, lines = ending(ended, found, self.killed)
+        if not (self._told_elsewhere and found and found[0].shared and status != RUN_FAILED):
+            sys.stderr.write("".join(f"{line}\n" for line in lines))
         sys.stderr.flush()
         return status
+
+    @property
+    def _told_elsewhere(self) -> bool:
+        """Whether what all ranks say alike is said by another machine, in the same place."""
+        return self.controlled and self.node.first > 0
 
     def _hand_on(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the form)
         """Send a signal to every rank.  No waiting here: it may have interrupted just that."""

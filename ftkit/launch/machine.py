@@ -134,18 +134,23 @@ def _asked(host: Host, port: int | None) -> Machine | Fault:
         late = isinstance(error, subprocess.TimeoutExpired)
         return _unreachable(host, f"no answer within {LIMIT:.0f} s" if late else str(error))
     if told.returncode == 0:
-        try:
-            return Machine(**json.loads(told.stdout.splitlines()[-1]))
-        except (ValueError, IndexError, TypeError):
-            return Fault(
-                host.name,
-                f"its answer was not understood: {told.stdout[-200:]!r}",
-                f"see that it has ftkit {__version__}, as here",
-            )
+        return _understood(host, told.stdout)
     reason = (told.stderr.strip().splitlines() or [f"status {told.returncode}"])[-1]
     if told.returncode == UNREACHABLE:
         return _unreachable(host, reason)
     return _not_ready(host, told.returncode, reason)
+
+
+def _understood(host: Host, text: str) -> Machine | Fault:
+    try:
+        found = Machine(**json.loads(text.splitlines()[-1]))
+    except (ValueError, IndexError, TypeError):
+        remedy = f"see that it has ftkit {__version__}, as here"
+        return Fault(host.name, f"its answer was not understood: {text[-200:]!r}", remedy)
+    if found.version != __version__:
+        remedy = "install the same version on all machines"
+        return Fault(host.name, f"it has ftkit {found.version}, and here is {__version__}", remedy)
+    return found
 
 
 def _unreachable(host: Host, reason: str) -> Fault:

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from io import TextIOWrapper
 from typing import TextIO
 
@@ -26,6 +26,20 @@ def rank_of(environment: Mapping[str, str] = os.environ) -> int | None:
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
         return None
     return int(environment["RANK"])
+
+
+def ranks(numbers: Collection[int]) -> str:
+    """Name ranks.
+
+    >>> ranks([1]), ranks([2, 3, 5]), ranks(range(8, 16))
+    ('rank 1', 'ranks 2, 3, 5', 'ranks 8 to 15')
+    """
+    few, first = len(numbers), min(numbers)
+    if few == 1:
+        return f"rank {first}"
+    if few == max(numbers) - first + 1:
+        return f"ranks {first} to {max(numbers)}"
+    return f"ranks {', '.join(map(str, numbers))}"
 
 
 def begin() -> None:

@@ -16,7 +16,9 @@ from typing import Any
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is
 
 from ftkit.core.errors import UserError, user_error
+from ftkit.launch.rank import ranks
 from ftkit.parallel.address import address_towards, interface_towards, is_loopback
+from ftkit.parallel.world import shared
 
 COUNT = "met"
 """The key under which the store counts those who have come; ``met/N`` is what each says."""
@@ -97,10 +99,13 @@ def introduce(store: Any, rank: int, size: int, timeout: float) -> list[Guest]:
             if waited > timeout:
                 raise _not_come(missing, waited)
             if waited > note and rank == min(set(range(size)) - set(missing)):
-                sys.stderr.write(f"waiting for {_ranks(missing)} of {size}, {waited:.0f} s\n")
+                sys.stderr.write(f"waiting for {ranks(missing)} of {size}, {waited:.0f} s\n")
                 sys.stderr.flush()
                 note *= 2
             time.sleep(LOOK)
+    except UserError:
+        time.sleep(10 * LOOK if rank == 0 else 0)  # with it goes the store, and others look there
+        raise
     except (RuntimeError, ValueError) as error:
         raise not_joined(error) from error
 
@@ -136,35 +141,15 @@ def _compare(own: Guest, guests: Sequence[Guest]) -> None:
         if guest.size != own.size:
             found = f"{guest.host} was told of {guest.size} ranks, {own.host} of {own.size}"
             remedy = "give every node the same --gpus and the same number of nodes"
-            raise _of_all("ranks", found, remedy)
+            raise shared(user_error("ranks", found, remedy))
         if guest.rank in there:
             found = f"it has come twice: from {there[guest.rank].host} and from {guest.host}"
             remedy = "give every node its own number (FTKIT_NODE, or torchrun's --node-rank)"
-            raise _of_all(f"rank {guest.rank}", found, remedy)
+            raise shared(user_error(f"rank {guest.rank}", found, remedy))
         there[guest.rank] = guest
 
 
-def _not_come(missing: Collection[int], waited: float) -> UserError:
+def _not_come(missing: Collection[int], waited: float) -> Exception:
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     remedy = "see what the nodes that start them say; parallel.timeout is how long they are awaited"
-    return _of_all(where, f"{_ranks(missing)} did not come within {waited:.0f} s", remedy)
-
-
-def _of_all(place: str, found: str, remedy: str) -> UserError:
-    error = user_error(place, found, remedy)
-    error.shared = True  # type: ignore[attr-defined]
-    return error
-
-
-def _ranks(numbers: Collection[int]) -> str:
-    """Name ranks.
-
-    >>> _ranks([1]), _ranks([2, 3, 5]), _ranks(range(8, 16))
-    ('rank 1', 'ranks 2, 3, 5', 'ranks 8 to 15')
-    """
-    few, first = len(numbers), min(numbers)
-    if few == 1:
-        return f"rank {first}"
-    if few == max(numbers) - first + 1:
-        return f"ranks {first} to {max(numbers)}"
-    return f"ranks {', '.join(map(str, numbers))}"
+    return shared(user_error(where, f"{ranks(missing)} did not come within {waited:.0f} s", remedy))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -16,8 +17,8 @@ from ftkit.launch.local import PARENT, Node, Ranks, free_port, is_free
 from ftkit.launch.machine import Machine, ask
 from ftkit.launch.nodes import Nodes
 from ftkit.launch.rank import rank_of
-from ftkit.launch.told import CONTROL
-from ftkit.launch.where import NODE, Where, where
+from ftkit.launch.told import CONTROL, line_of
+from ftkit.launch.where import MASTER, NODE, Where, where
 
 if TYPE_CHECKING:
     from ftkit.recipe import Loaded
@@ -95,12 +96,9 @@ def _on_hosts(loaded: Loaded, how: Spread, *, resume: bool, dry_run: bool) -> in
         raise _in_use(hosts[0].address, how.port or 0)
     given = [] if how.gpus else ["--gpus", str(count)]
     nodes = Nodes(hosts, machines[0].port, [*_command(), *given], _named(loaded))
-    if not dry_run:
-        return nodes.run()
-    kind = "GPUs" if machines[0].gpus else "CPU processes"
-    _say(f"ranks: {count} {kind} on each of {len(hosts)} machines")
-    _say("\n".join(nodes.lines()))
-    return _alone(loaded, resume=resume, dry_run=True)
+    if dry_run:
+        return _tell_hosts(loaded, nodes, count, machines[0].gpus, resume=resume)
+    return nodes.run()
 
 
 def _count(hosts: Sequence[Host], machines: Sequence[Machine], wanted: int | None) -> int:
@@ -139,24 +137,41 @@ def _named(loaded: Loaded) -> list[str]:
 
 
 def _in_use(address: str, port: int) -> UserError:
-    return user_error(f"{address}:{port}", "the port is in use", "give another one: --port N")
+    where_ = MASTER if NODE in os.environ else "--port N"
+    return user_error(f"{address}:{port}", "the port is in use", f"give another one: {where_}")
 
 
 def _tell(loaded: Loaded, here: Where, count: int, *, resume: bool) -> int:
     """Say what would be started, then what it would do."""
-    kind = "GPUs" if gpus() else "CPU processes"
     which = f"node {here.node} of {here.nodes}" if here.nodes > 1 else "this machine"
-    port = here.port or "a free port"
-    _say(
-        f"ranks: {count} {kind} on {which}, {count * here.nodes} in all; "
-        f"rank 0 at {here.address}:{port}\neach runs: {shlex.join(_command())}"
-    )
+    meet = f"{here.address}:{here.port}" if here.port else f"a free port of {here.address}"
+    _say(f"{_ranks(count, gpus())} on {which}; rank 0 at {meet}")
+    _say(f"each runs: {shlex.join(_command())}")
     return _alone(loaded, resume=resume, dry_run=True)
 
 
+def _tell_hosts(loaded: Loaded, nodes: Nodes, count: int, found: int, *, resume: bool) -> int:
+    """Say what would be started on each machine, then what it would do."""
+    names = ", ".join(json.loads(line_of(nodes.names)))
+    _say(f"{_ranks(count, found)} on each of {len(nodes.hosts)} machines")
+    _say("\n".join(nodes.lines()))
+    if names:
+        _say(f"each is also given, by standard input: {names}")
+    return _alone(loaded, resume=resume, dry_run=True)
+
+
+def _ranks(count: int, found: int) -> str:
+    """Say how many ranks there would be, and what each has.
+
+    >>> _ranks(1, 0), _ranks(8, 8)
+    ('1 rank (CPU)', '8 ranks (a GPU each)')
+    """
+    return f"{count} rank{'s' * (count > 1)} ({'a GPU each' if found else 'CPU'})"
+
+
 def _command() -> list[str]:
-    """Return this very command, as a list."""
-    return [sys.executable, "-m", "ftkit", *sys.argv[1:]]
+    """Return this very command, as a list; where it only looks, the one that it looks for."""
+    return [sys.executable, "-m", "ftkit", *(word for word in sys.argv[1:] if word != "--dry-run")]
 
 
 def _say(text: str) -> None:

@@ -18,7 +18,7 @@ from ftkit.parallel.world import OneProcess
 from ftkit.recipe import Loaded, dump_yaml, flatten, load_recipe
 from ftkit.run import build_loop, build_policy, read_data, set_up_torch
 from ftkit.run_rollouts import outside_of
-from ftkit.tasks.agreement import check_same
+from ftkit.tasks.agreement import check_same, check_shared
 from ftkit.train.checkpoint import Checkpoints, Saved
 from ftkit.train.folder import RunFolder, environment, peak_memory
 from ftkit.train.interrupt import Interrupt
@@ -77,6 +77,7 @@ def train(loaded: Loaded, *, resume: bool, dry_run: bool, world: World | None = 
         return 0
     with phase("loading the model"):
         world.together(lambda: folder.claim() if world.leads else None)
+        check_shared(world, folder.path)
         # a model that cannot be loaded leaves no run behind
         policy = world.together(lambda: build_policy(recipe, data, world))
     with outside_of(recipe, policy, world) as outside:  # nor a verifier that is of no use

@@ -110,7 +110,11 @@ def test_ftkit_is_not_there_or_another_one(far):
     hidden = 'text=$(echo "$text" | sed "s#ftkit.launch.machine#ftkit.no.such#")\n'
     (far / ONE).write_text(hidden)
     (far / OTHER).write_text('echo "Welcome!"; exit 0\n')
+    older = '{"version": "0.0.1", "gpus": 0, "port": 1}'
+    (far / "240.0.0.3").write_text(f"echo '{older}'; exit 0\n")
+    Path("hosts").write_text(f"{ONE}\n{OTHER}\n240.0.0.3\n")
     told = refused()
+    assert told[2].startswith("240.0.0.3: it has ftkit 0.0.1, and here is ")
     assert told[0].startswith(f"{ONE}: ftkit does not start there: {sys.executable}: Error while")
     assert told[1].startswith(f"{OTHER}: its answer was not understood: 'Welcome!")
 
