@@ -21,13 +21,15 @@ LOOK = 0.0005
 MARK = "KILL_RUNS"
 """Variable of the environment by which the processes of a run are known."""
 
-DIES = """import os, signal
+DIES = """import os, signal, time
 if "RANK" in os.environ and os.environ["RANK"] == os.environ.get("KILL_RANK"):
     left, sync = int(os.environ["KILL_SYNC"]), os.fsync
     def dying(handle):
         global left
         left -= 1
         if left == 0:
+            with open(os.environ["KILL_MOMENT"], "w") as file:
+                file.write(str(time.monotonic()))
             os.kill(os.getpid(), signal.SIGKILL)
         sync(handle)
     os.fsync = dying
@@ -86,15 +88,16 @@ class Job:
 
     def __post_init__(self) -> None:
         """Start it."""
+        self.log, self._moment = self.run.with_suffix(".log"), self.run.with_suffix(".moment")
         own = {MARK: self.mark, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         own["FTKIT_CACHE"] = str(self.recipe.parent / "cache")
         if self.plan is not None and self.plan.kind == "sync":
             own |= {"KILL_RANK": str(self.plan.victim), "KILL_SYNC": str(self.plan.number)}
+            own["KILL_MOMENT"] = str(self._moment)
             (site := self.recipe.parent / "site").mkdir(exist_ok=True)
             (site / "sitecustomize.py").write_text(DIES)
             own["PYTHONPATH"] = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, "-m", "ftkit", "train", str(self.recipe), "--gpus", "2"]
-        self.log = self.run.with_suffix(".log")
         self.steps = steps_of(self.run)
         self.began = time.monotonic()
         with self.log.open("w") as out:
@@ -115,7 +118,7 @@ class Job:
         """Carry out the plan; return when (``time.monotonic``), None if the run came to its end."""
         assert self.plan is not None
         if self.plan.kind == "sync":
-            return time.monotonic() if self.process.wait() else None
+            return float(self._moment.read_text()) if self.process.wait() else None
         victim = self._victim()
         seen = set[str]()
         while not self.ended and not self._is_time(seen):

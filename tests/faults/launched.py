@@ -52,7 +52,8 @@ class Launched:
     @property
     def text(self) -> str:
         """What was printed so far, by all of them."""
-        return (self.folder / "out").read_text()
+        file = self.folder / "out"
+        return file.read_text() if file.is_file() else ""
 
     def rank(self, number: int) -> int:
         """The process of a rank, once it is there."""

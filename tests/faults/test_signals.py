@@ -119,3 +119,15 @@ def test_a_signal_in_the_last_step_comes_too_late(recipe, launched, tmp_path):
     send(process, TERM, -1)
     assert process.wait() == 0
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_a_second_ctrl_c_ends_at_once(recipe, launched, tmp_path):
+    here = tmp_path / "here"
+    process = launched(recipe(), cause=before(STEP, 1, partial(pause, here, 60), 2))
+    process.until(here.is_file)
+    send(process, INT, -1)
+    time.sleep(1.1)
+    send(process, INT, -1)
+    assert process.wait(15) == 130
+    assert process.text.endswith("interrupted\n")
+    assert "Traceback" not in process.text

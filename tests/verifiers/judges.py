@@ -14,6 +14,17 @@ def same(answer, truth):
     return answer == truth
 
 
+def slow(answer, truth):
+    time.sleep(0.5)
+    return answer == truth
+
+
+def terminates(answer, truth):
+    child = subprocess.Popen(["sleep", "60"])
+    child.terminate()
+    return child.wait() == -15
+
+
 def value(answer, truth):
     return float(answer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -200,3 +201,36 @@ def test_a_regular_expression_that_explodes_is_a_timeout():
     pool.close()
     assert [verdict.status for verdict in verdicts] == ["correct", "timeout", "incorrect"]
     assert [verdict.reward for verdict in verdicts] == [1.0, 0.0, 0.0]
+
+
+def test_signals_to_the_run_are_not_for_the_processes():
+    """Slurm sends them to every process of a job; one that comes as it starts is no harm either."""
+    pool = Pool(
+        Setup("python", {"function": f"{FILE}:slow", "threshold": 1.0}, 5.0, 512), workers=1
+    )
+    pool.grow(1)
+    stop = threading.Event()
+
+    def disturb():
+        while not stop.wait(0.02):
+            for process in list(pool.processes):
+                for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
+                    os.kill(process.process.pid, number)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        (verdict,) = judge(pool, "a", truth="a")
+    finally:
+        stop.set()
+        thread.join()
+        pool.close()
+    assert (verdict.status, verdict.detail) == ("correct", "")
+
+
+def test_a_program_that_a_process_starts_can_be_asked_to_end(tmp_path):
+    """What the verifier itself starts has the usual signals."""
+    pool = pool_with("terminates", timeout=5.0, workers=1)
+    (verdict,) = judge(pool, "a")
+    pool.close()
+    assert verdict.status == "correct"
