@@ -15,7 +15,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tiny quickstart test check format format-check lint types layers doctests tests recipes docs bench-sft bench-dpo bench-dft \
-  bench-negatives bench-rl bench-scale peers reproduce-dft reproduce-rlvr decimals clean setup-vllm test-vllm test-slurm test-nodes test-kills
+  bench-negatives bench-rl bench-scale bench-plan peers reproduce-dft reproduce-rlvr decimals clean setup-vllm test-vllm test-slurm test-nodes test-kills
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -114,6 +114,9 @@ bench-rl: peers ## compare speed and memory of grpo with TRL's trainer, and disc
 
 bench-scale: $(READY) ## train on one and on two processes: tokens a second, and where a step goes (minutes)
 	@$(BIN)/python -m scripts.bench_scale
+
+bench-plan: $(READY) ## compare what ftkit plan says with the memory that runs take (minutes)
+	@$(BIN)/python scripts/bench_plan.py
 
 peers: $(READY)
 	@$(BIN)/python -c 'import trl' 2>/dev/null || \

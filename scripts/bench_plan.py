@@ -116,7 +116,7 @@ def recipe_of(folder: Path, name: str) -> Path:
         "method": {"name": "sft"},
         "data": {"train": str(folder / ("pairs.jsonl" if pairs else "rows.jsonl"))},
         "model": {"path": str(folder / "base")},
-        "train": {"prompts": 6, "steps": 2, "lr": 1e-4, "micro_tokens": 1024, "threads": 1},
+        "train": {"prompts": 4, "steps": 2, "lr": 1e-4, "micro_tokens": 512, "threads": 1},
     }
     for key, values in case.items():
         tree[key] = {**tree.get(key, {}), **values}
@@ -158,7 +158,7 @@ def measured(path: str, environment: dict[str, str]) -> int:
     }
     with tempfile.TemporaryDirectory() as cache:
         done = subprocess.run(
-            [sys.executable, "-m", "scripts.bench_plan", "--one", path],
+            [sys.executable, str(Path(__file__).resolve()), "--one", path],
             env={**os.environ, **few, **environment, "FTKIT_CACHE": cache},
             capture_output=True,
             text=True,

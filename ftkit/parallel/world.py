@@ -14,6 +14,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def deal(costs: Sequence[int], size: int) -> list[list[int]]:
+    """Return which items each of some ranks has, so that all have about as much to do.
+
+    The costliest first, each to the rank that has least.
+
+    >>> deal([5, 1, 2, 2], 2)
+    [[0], [1, 2, 3]]
+    """
+    loads, shares = [0] * size, [list[int]() for _ in range(size)]
+    for item in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+        rank = min(range(size), key=lambda each: (loads[each], each))
+        loads[rank] += costs[item]
+        shares[rank].append(item)
+    return [sorted(share) for share in shares]
+
+
 class World(Protocol):
     """What a part may ask of all ranks.  Every rank asks, or none does."""
 
@@ -49,18 +65,12 @@ class World(Protocol):
     def dealt(self, costs: Sequence[int]) -> list[int]:
         """Return which items are this rank's, so that all have about as much to do.
 
-        The costliest first, each to the rank that has least; the same on every rank.
+        The same on every rank (``deal``).
 
         Args:
             costs: of each item, such as its tokens.
         """
-        loads, mine = [0] * self.size, list[int]()
-        for item in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
-            rank = min(range(self.size), key=lambda each: (loads[each], each))
-            loads[rank] += costs[item]
-            if rank == self.rank:
-                mine.append(item)
-        return sorted(mine)
+        return deal(costs, self.size)[self.rank]
 
     def joined(self, items: Sequence[T]) -> list[T]:
         """Return the items of which each rank has its share, in their order."""

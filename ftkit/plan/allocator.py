@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ftkit.plan.parts import Part
-from ftkit.plan.setting import LEARN, SAVE, VALUES
+from ftkit.plan.setting import BEFORE, LEARN, SAVE, VALUES
 from ftkit.plan.spread import WIDE
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def kept(setting: Setting, coming: Sequence[Part]) -> Part:
     sizes = {
         phase: gaps if phase in {LEARN, VALUES} else max(small + gaps - size, 0)
         for phase, size in gone.items()
+        if phase != BEFORE  # nothing was given back yet
     }
     return Part("allocator", sizes)
 

@@ -122,7 +122,7 @@ class Planner:
         return None
 
     def _mildest(self, base: Change, family: Sequence[Change], now: Estimate) -> Outcome | None:
-        """Return the first change of a family by which the run fits, else what saves most.
+        """Return the first change of a family that makes the run fit, else the one that saves most.
 
         None where no recipe may say any of them beside what was changed before.
         """

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from ftkit.core.errors import Fault, UserError
 from ftkit.model.config import ModelConfig
 from ftkit.model.skeleton import skeleton
 from ftkit.model.weights import SCALAR, TOKENS, Kind
-from ftkit.objectives import DPO, PPO
+from ftkit.objectives import PPO
 from ftkit.plan.body import Held, Passing, held
 from ftkit.plan.facts import Facts, facts_of
 from ftkit.verifiers.check import listed
@@ -89,8 +89,8 @@ class Models:
     """Of its own; None = there is none, or it is a head on the policy."""
     reference: Model | None
     """Held beside the policy while it learns."""
-    beforehand: Model | None
-    """Held before it learns, and dropped."""
+    beforehand: tuple[Model, ...]
+    """References that are asked before it learns, one after the other, and dropped."""
     judges: tuple[Model, ...]
     """Reward models of ``verify``."""
 
@@ -108,19 +108,28 @@ def models_of(recipe: Recipe, shelf: Shelf) -> Models:
     config, method = recipe.model, recipe.method
     kind = TOKENS if method.reads == "logp" else SCALAR
     policy = shelf.take(config, kind, trains=True)
-    other = getattr(method, "reference", "none") if isinstance(method, DPO) else "none"
     critic = None
     if isinstance(method, PPO) and method.critic == "own":
         path = method.critic_path
         own = config if path is None else _other(config, path)
-        critic = _at("method.critic_path", path, lambda: shelf.take(own, SCALAR, trains=True))
-    beforehand = None
-    if other not in {"none", "initial"}:
-        frozen = _other(config, other)
-        beforehand = _at(
-            "method.reference", other, lambda: shelf.take(frozen, TOKENS, trains=False)
-        )
-    return Models(policy, critic, _frozen(recipe, policy), beforehand, _judges(recipe, shelf))
+        critic = _at("method.critic_path", path, partial(shelf.take, own, SCALAR, trains=True))
+    before = _beforehand(recipe, shelf)
+    return Models(policy, critic, _frozen(recipe, policy), before, _judges(recipe, shelf))
+
+
+def _beforehand(recipe: Recipe, shelf: Shelf) -> tuple[Model, ...]:
+    """Return the references that are other models, of dpo's loss and of the evaluation."""
+    named = {
+        "method.reference": getattr(recipe.method, "reference", None),
+        "eval.reference": recipe.eval.reference,
+    }
+    found = []
+    for key, path in named.items():
+        if path not in {None, "none", "initial"}:
+            config = _other(recipe.model, str(path))
+            take = partial(shelf.take, config, TOKENS, trains=False)
+            found.append(_at(key, path, take))
+    return tuple(found)
 
 
 def _frozen(recipe: Recipe, policy: Model) -> Model | None:
@@ -145,7 +154,7 @@ def _judges(recipe: Recipe, shelf: Shelf) -> tuple[Model, ...]:
     for each in listed(recipe.verify) if recipe.verify is not None else ():
         if isinstance(each, ModelJudgeConfig):
             config = ModelConfig(path=each.path, dtype=each.dtype)
-            take = lambda config=config: shelf.take(config, SCALAR, trains=False)  # noqa: E731
+            take = partial(shelf.take, config, SCALAR, trains=False)
             found.append(_at("verify", each.path, take))
     return tuple(found)
 

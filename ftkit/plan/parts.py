@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ftkit.objectives import TRPO
 from ftkit.plan.head import head_bytes
-from ftkit.plan.setting import LEARN, SAMPLE, SAVE, UPDATE, VALUES
+from ftkit.plan.setting import BEFORE, LEARN, SAMPLE, SAVE, UPDATE, VALUES
 from ftkit.plan.spread import WIDE, Place
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ SERVED = 2**30
 """Bytes of vLLM's cache without a GPU (``samplers.vllm.inside``)."""
 
 VECTORS, JOINED = 44, 20
-"""Bytes of each trained number in trpo's update: b, x, r, p and a sum in float64, and p once more
-in float32; then, when the activations are gone, a gradient, its float64 copy, and both joined."""
+"""Bytes of each trained number in trpo's update: b, x, r, p, a sum in float64, p in float32; then,
+when the activations are gone, a gradient in float32 and float64, and the whole of them joined."""
 
 PRODUCTS = 6
 """float32 numbers for each logit of a part in trpo's products with the curvature."""
@@ -50,7 +50,9 @@ def states(setting: Setting) -> Iterator[Part]:
     spread, facts = setting.spread, setting.trained
     yield _always(setting, "weights", [spread.weights(each.weights) for each in facts])
     own = [spread.optimizer(each.trained, each.narrow) for each in facts]
-    yield _always(setting, "optimizer", own)
+    new = replace(spread, moments=0)
+    masters = sum(new.optimizer(each.trained, each.narrow).device for each in facts)
+    yield _without(_always(setting, "optimizer", own), {BEFORE: masters})
     yield gradients(setting)
     gathered = spread.gathered(setting.facts.numbers, setting.facts.element)
     whole = dict.fromkeys(setting.phases, gathered)
@@ -62,12 +64,14 @@ def states(setting: Setting) -> Iterator[Part]:
 def gradients(setting: Setting) -> Part:
     """Return the gradients, which stay until the next step's begin."""
     places = [setting.spread.gradients(each.trained) for each in setting.trained]
-    whole = _always(setting, "gradients", places)
-    if not setting.fresh:
-        return whole
-    before = {LEARN: 0, VALUES: places[0].device}
-    during = {phase: before.get(phase, size) for phase, size in whole.during.items()}
-    return Part(whole.name, during, whole.host)
+    missing = {LEARN: 0, VALUES: places[0].device} if setting.fresh else {}
+    return _without(_always(setting, "gradients", places), {BEFORE: 0, **missing})
+
+
+def _without(part: Part, other: Mapping[str, int]) -> Part:
+    """Return a part that has other sizes in some phases, of those in which it is."""
+    during = {phase: other.get(phase, size) for phase, size in part.during.items()}
+    return Part(part.name, during, part.host)
 
 
 def _always(setting: Setting, name: str, places: Iterable[Place]) -> Part:
@@ -115,6 +119,9 @@ def answering(setting: Setting) -> Iterator[Part]:
 def beside(setting: Setting) -> Iterator[Part]:
     """Yield other models: a frozen policy, reward models that judge, vLLM."""
     spread, models = setting.spread, setting.models
+    if models.beforehand:
+        largest = max(spread.weights(each.facts.weights).device for each in models.beforehand)
+        yield Part("reference beforehand", {BEFORE: largest + setting.held.forward})
     if models.reference is not None:
         yield _always(setting, "reference", [spread.weights(models.reference.facts.weights)])
     judges = [Place(judge.facts.weights) for judge in models.judges]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ftkit.plan.spread import WIDE
 from ftkit.samplers.decoder import READ
@@ -13,9 +13,6 @@ from ftkit.samplers.memory import ROOM
 
 if TYPE_CHECKING:
     from ftkit.plan.facts import Facts
-
-LIMITS: dict[str, Any] = {each.name: each.default for each in fields(HFSampler)}
-"""Rows and cached tokens of a batch."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +50,17 @@ def sampling(asked: Asked, facts: Facts, per_token: float, forward: float, devic
     """
     shared = facts.shares and asked.answers > 1
     held = asked.answers * asked.room + asked.longest * (1 if shared else asked.answers)
-    fit = min(LIMITS["rows"] // asked.answers, LIMITS["cache_tokens"] // held)
+    fit = min(HFSampler.rows // asked.answers, HFSampler.cache_tokens // held)
     prompts = max(1, min(asked.prompts, fit))
     rows, room = prompts * asked.answers, asked.room
     if shared:
-        places = prompts * asked.longest + rows * grown(min(room, ROOM), room)
+        own, given_up = grown(min(room, ROOM), room)
+        places = prompts * asked.longest + rows * own
     else:
         start = asked.longest + (min(room, ROOM) if facts.shares else asked.longest // 2)
-        places = rows * grown(start, asked.longest + room)
+        own, given_up = grown(start, asked.longest + room)
+        places = rows * own
+    places += rows * given_up // facts.layers  # one layer's at a time
     logits = rows * facts.vocabulary
     drawn = min(logits, TILE.get(device, logits))
     scores = rows * facts.heads * (asked.longest + room)
@@ -69,15 +69,16 @@ def sampling(asked: Asked, facts: Facts, per_token: float, forward: float, devic
     return Sampling(round(places * per_token), max(step, round(reading * forward)))
 
 
-def grown(start: int, wanted: int) -> int:
-    """Return for how many tokens there is room once so many are held (``samplers.cache``).
+def grown(start: int, wanted: int) -> tuple[int, int]:
+    """Return for how many tokens there is room once so many are held, and was before it grew last.
 
-    Storage that is full grows to half as many again as are asked for, and by 32 at least.
+    Storage that is full grows to half as many again as are asked for, and by 32 at least
+    (``samplers.cache``); until it is copied, the old one is there too.
 
     >>> grown(256, 200), grown(256, 257), grown(256, 400)
-    (256, 385, 579)
+    ((256, 0), (385, 256), (579, 385))
     """
-    room = start
+    room, before = start, 0
     while room < wanted:
-        room += 1 + max((room + 1) // 2, 32)
-    return room
+        room, before = room + 1 + max((room + 1) // 2, 32), room
+    return room, before

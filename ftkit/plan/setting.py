@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from ftkit.recipe import Recipe
     from ftkit.run_data import Data
 
-LEARN, VALUES, UPDATE, SAMPLE, SAVE = "learn", "values", "update", "sample", "save"
-"""The phases of a run: gradients of the policy, of a critic; the change of weights; answers; the
-model is written."""
+BEFORE, LEARN, VALUES, UPDATE = "before", "learn", "values", "update"
+SAMPLE, SAVE = "sample", "save"
+"""The phases of a run: references are asked; gradients of the policy, of a critic; the change of
+weights; answers; the model is written."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Setting:
         """Those that the run has."""
         values = [VALUES] if isinstance(self.recipe.method, PPO) else []
         answered = [SAMPLE] if self.sampling or self.served else []
-        return (LEARN, *values, UPDATE, *answered, SAVE)
+        before = [BEFORE] if self.models.beforehand else []
+        return (*before, LEARN, *values, UPDATE, *answered, SAVE)
 
     def _asked(self) -> Iterator[Asked]:
         """Yield the prompts that are answered: of a rollout, and of an evaluation."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ftkit.objectives import DFT
+from ftkit.parallel.world import deal
 from ftkit.plan.body import Passing
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Rows:
     """int64 [rows]: of the prompt and all of its answers."""
     learnt: np.ndarray
     """int64 [rows]: those that are learnt."""
+    cost: np.ndarray
+    """int64 [rows]: by which they are dealt among processes: tokens in their data set."""
     first: np.ndarray
     """int64 [sets]: where each set begins."""
 
@@ -82,8 +85,7 @@ def work_of(recipe: Recipe, data: Data, processes: int, *, streams: bool) -> Wor
     parts, learnt = 0, 0
     for step in _steps(recipe, data, rows):
         sizes.append(int(rows.tokens[step].sum()))
-        for rank in range(min(processes, len(step))):
-            mine = step[rank::processes]
+        for mine in _shares(recipe, rows, step, processes):
             learnt = max(learnt, int(rows.learnt[mine].sum()))
             found = list(_parts(rows, mine, micro) if streams else _padded(rows, mine, micro))
             parts = max(parts, len(found))
@@ -103,6 +105,15 @@ def work_of(recipe: Recipe, data: Data, processes: int, *, streams: bool) -> Wor
         learnt=learnt,
         sampled=recipe.method.kind == "rollouts",
     )
+
+
+def _shares(recipe: Recipe, rows: Rows, step: np.ndarray, processes: int) -> list[np.ndarray]:
+    """Return the rows of a step that each process has, of those that have any."""
+    if recipe.method.kind == "rollouts":
+        shares = [step[rank::processes] for rank in range(processes)]
+    else:
+        shares = [step[mine] for mine in deal(rows.cost[step].tolist(), processes)]
+    return [mine for mine in shares if len(mine)]
 
 
 def _tokens(part: Passing) -> int:
@@ -130,6 +141,7 @@ def _rows(recipe: Recipe, data: Data) -> Rows:
     )
     answers = np.concatenate([np.full(len(one), one.parts[0].answers) for one in sets])
     longest -= prompt
+    cost = tokens
     method, sample = recipe.method, recipe.sample
     if method.kind == "rollouts" and sample is not None:
         answers[:], longest[:] = sample.answers, sample.max_tokens
@@ -142,7 +154,7 @@ def _rows(recipe: Recipe, data: Data) -> Rows:
         taken = np.minimum(data.pool.sizes[mine], method.negatives)
         longest, answers = np.maximum(longest, negative), answers + taken
         tokens, learnt = tokens + taken * negative, learnt + taken * negative
-    return Rows(prompt, answers, longest, tokens, learnt, first)
+    return Rows(prompt, answers, longest, tokens, learnt, cost, first)
 
 
 def _prompts(one: Dataset) -> np.ndarray:

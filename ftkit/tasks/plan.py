@@ -47,7 +47,8 @@ def plan(loaded: Loaded, *, gpus: int | None, memory: float | None, as_json: boo
     assert now is not None
     share = now.peak / machine.memory
     changes = planner.changes(now) if share > TIGHT else []
-    together = planner.together(now) if share > 1 else None
+    alone = any(each.fits and each.change.same for each in changes)
+    together = planner.together(now) if share > 1 and not alone else None
     if as_json:
         typer.echo(json.dumps(_json(loaded, now, machine, changes, together), indent=2))
         return
@@ -162,20 +163,22 @@ def _show_changes(
 ) -> None:
     """Print what could be changed, what that saves, and whether it fits then."""
     table = Table(box=None, pad_edge=False)
-    for name in ("change", "saves", "then", ""):
-        table.add_column(name, justify="left" if name in {"change", ""} else "right")
+    table.add_column("change", no_wrap=True)
+    table.add_column("saves", justify="right", no_wrap=True)
+    table.add_column("then", justify="right", no_wrap=True)
+    table.add_column("")
     for each in changes:
         remarks = ["fits"] if each.fits else []
         remarks += [] if each.change.same else ["learns something else"]
         sizes = _size(each.saves), _size(each.peak)
         table.add_row(Text(str(each.change)), *sizes, ", ".join(remarks))
     console.print(table)
-    if together is not None and len(together.change.keys) > 1:
+    if together is not None:
         said = f"together: {together.change}: {_size(together.peak)}, which fits"
         console.print(Text(said, "bold"), soft_wrap=True)
-    elif together is None and not any(each.fits and each.change.same for each in changes):
-        said = "no setting of memory alone makes it fit"
-        console.print(Text(f"{said} in {_size(machine.memory)}", "bold"), soft_wrap=True)
+    elif not any(each.fits and each.change.same for each in changes):
+        said = f"nothing that leaves what is learnt makes it fit in {_size(machine.memory)}"
+        console.print(Text(said, "bold"), soft_wrap=True)
 
 
 def _size(size: int) -> str:

@@ -63,6 +63,16 @@ def test_what_the_rules_refuse_is_not_named(planner, made):
     assert not any("lora" in each for each in found)
 
 
+def test_stages_are_for_several_processes_and_offloading_for_gpus(planner):
+    _, alone = planner("sft")
+    found = named(alone.changes(alone.estimate()))
+    assert not any("zero=1" in each or "zero=2" in each for each in found)
+    _, cpu = planner("sft", processes=4, kind="cpu")
+    found = named(cpu.changes(cpu.estimate()))
+    assert not any("offload" in each or "gpus" in each for each in found)
+    assert any("parallel.zero" in each for each in found)
+
+
 def test_the_mildest_value_that_fits_is_named(planner):
     _, plan = planner("sft", "train.micro_tokens=4096", "train.prompts=32")
     now = plan.estimate()

@@ -1,4 +1,4 @@
-"""What is planned for answers is what a decoder holds when all are as long as they can be."""
+"""What is planned for answers is what a decoder holds that writes all of them to their limit."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from ftkit.model.load import switch_dropout_off
 from ftkit.plan.body import Passing, held
 from ftkit.plan.facts import facts_of
 from ftkit.plan.live import Live
-from ftkit.plan.sampling import LIMITS, Asked, grown, sampling
+from ftkit.plan.sampling import Asked, grown, sampling
+from ftkit.samplers.cache import RowsLayer
 from ftkit.samplers.config import SampleConfig
 from ftkit.samplers.hf import HFSampler
+from ftkit.samplers.memory import ROOM
 from tests.tiny import tiny_model
 
 PER_TOKEN = 2 * 2 * 2 * 8 * 4
@@ -28,7 +30,9 @@ def switch_off(model):
     return model
 
 
-@pytest.mark.parametrize(("prompts", "length", "answers", "room"), [(5, 40, 4, 90), (5, 40, 1, 90)])
+@pytest.mark.parametrize(
+    ("prompts", "length", "answers", "room"), [(5, 40, 4, 90), (5, 40, 1, 90), (2, 9, 6, 300)]
+)
 def test_a_batch_holds_what_is_planned(prompts, length, answers, room):
     model = model_of("cpu").eval()
     sampler = HFSampler(model, _Tokenizer(), SampleConfig(max_tokens=room), stop=[-1])
@@ -58,7 +62,7 @@ def test_a_batch_is_as_large_as_the_sampler_makes_it():
     def cache(*asked):
         return sampling(Asked(*asked), facts, 1.0, 0.0, "cpu").cache
 
-    rows, tokens = LIMITS["rows"], LIMITS["cache_tokens"]
+    rows, tokens = HFSampler.rows, HFSampler.cache_tokens
     assert cache(10**6, 50, 1, 50) == rows * 100  # as many rows as may be
     assert cache(10**6, 30_000, 4, 200) == tokens // 30_800 * (30_000 + 4 * 200)
     assert cache(1, 10**6, 1, 1) == 10**6 + 1  # one prompt is never cut
@@ -67,12 +71,9 @@ def test_a_batch_is_as_large_as_the_sampler_makes_it():
 
 @pytest.mark.parametrize("room", [1, 255, 256, 257, 400, 5000])
 def test_storage_grows_as_that_of_the_sampler(room):
-    from ftkit.samplers.cache import RowsLayer
-    from ftkit.samplers.memory import ROOM
-
     start = min(room, ROOM)
     store = torch.empty(1, 1, start, 1)
     layer = RowsLayer.of(store, store.clone(), 0)
     for _ in range(room):
         layer.update(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))
-    assert grown(start, room) == layer.stores[0].shape[2]
+    assert grown(start, room)[0] == layer.stores[0].shape[2]

@@ -34,7 +34,7 @@ def tokens_of(batch):
     return sum(map(len, batch.prompts)) + int(batch.length.sum())
 
 
-@pytest.mark.parametrize("processes", [1])
+@pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("micro", [30, 150, 10**6])
 @pytest.mark.parametrize("method", ["sft", "dpo"])
 @pytest.mark.parametrize("padded", [False, True])
