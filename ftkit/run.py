@@ -17,14 +17,13 @@ from ftkit.model.fingerprint import reference_fingerprint
 from ftkit.model.load import check_positions, load_policy, load_scorer
 from ftkit.model.quantize import check_installed
 from ftkit.model.tokenizer import load_tokenizer
-from ftkit.objectives import DFT, DPO, TRPO, DisCO
+from ftkit.objectives import DFT, DPO, DisCO
 from ftkit.parallel.world import OneProcess, World
-from ftkit.parallel.zero_config import SHARED_WEIGHTS, stage_of
 from ftkit.recipe.rules import RANKED, RANKED_AMONG_SEVERAL
 from ftkit.run_data import Data
 from ftkit.run_evaluation import build_evaluation, referenced
 from ftkit.run_rollouts import build_rollouts, frozen_reference, steps_of
-from ftkit.run_updates import build_critic, build_update
+from ftkit.run_updates import build_critic, build_update, shares_weights
 from ftkit.sources.given import Given
 from ftkit.sources.pool import Pooled
 from ftkit.train.checkpoint import Checkpoints
@@ -147,14 +146,12 @@ def build_policy(recipe: Recipe, data: Data, world: World | None = None) -> Read
             another model.
     """
     load = load_policy if recipe.method.reads == "logp" else load_scorer
-    trpo = isinstance(recipe.method, TRPO)
-    shared = stage_of(recipe.parallel, (world or OneProcess()).size, trpo=trpo) == SHARED_WEIGHTS
     policy: Reader = load(
         recipe.model,
         data.tokenizer,
         micro_tokens=recipe.train.micro_tokens,
         seed=recipe.seed,
-        device=torch.device("cpu") if shared else None,
+        device=torch.device("cpu") if shares_weights(recipe, world or OneProcess()) else None,
     )
     rows = (data.sets.eval, data.pool, data.held_out_pool, *(one for one, _ in data.sets.train))
     longest = max(int(each.lengths.max()) for each in rows if each is not None)

@@ -7,11 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ftkit.model.fingerprint import reference_fingerprint
 from ftkit.model.policy import Policy
 from ftkit.model.reference import load_reference
 from ftkit.parallel.world import OneProcess
-from ftkit.run_updates import freeze
+from ftkit.run_updates import freeze, shares_weights
 from ftkit.train.answers import held_out_sampling
 from ftkit.train.evaluation import Measures, evaluate
 from ftkit.train.reference import with_reference
@@ -48,7 +50,10 @@ def referenced(
         assert isinstance(policy, Policy)
         reference = policy
         if name != "initial":
-            reference = load_reference(name, recipe.model, policy.tokenizer, policy.micro_tokens)
+            device = torch.device("cpu") if shares_weights(recipe, world) else None
+            reference = load_reference(
+                name, recipe.model, policy.tokenizer, policy.micro_tokens, device
+            )
         with reference.placement.whole():
             weights = reference_fingerprint(reference)
         if reference is not policy:

@@ -9,13 +9,15 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from torch import nn
+
 from ftkit.core.errors import user_error
 from ftkit.data.truth import with_truth
 from ftkit.model.policy import Policy
 from ftkit.model.reference import adapters_off, is_base_of
 from ftkit.objectives import GRPO, PPO, DisCO
 from ftkit.parallel.world import OneProcess
-from ftkit.run_updates import freeze
+from ftkit.run_updates import freeze, shares_weights
 from ftkit.samplers.make import open_engine, sampler_of
 from ftkit.sources.asking import Asking
 from ftkit.sources.rollouts import Rollouts
@@ -228,7 +230,9 @@ def _reference(recipe: Recipe, policy: Policy, world: World) -> Look:
 
         return without_adapters
     frozen = copy.copy(policy)
-    frozen.model = copy.deepcopy(policy.model).requires_grad_(requires_grad=False)
+    shared = policy.model.parameters() if shares_weights(recipe, world) else ()
+    same = {id(weight): nn.Parameter(weight.data, requires_grad=False) for weight in shared}
+    frozen.model = copy.deepcopy(policy.model, same).requires_grad_(requires_grad=False)
     freeze(recipe, frozen, world)
 
     def under_frozen(batch: Batch) -> Tensor:

@@ -131,11 +131,16 @@ def _update(
     return _engine(recipe, readers, world, stage, weights=weights, optimizer=optimizer)
 
 
+def shares_weights(recipe: Recipe, world: World) -> bool:
+    """Whether each rank holds a share of the weights alone: they stay on the host until then."""
+    trpo = isinstance(recipe.method, TRPO)
+    return stage_of(recipe.parallel, world.size, trpo=trpo) == SHARED_WEIGHTS
+
+
 def freeze(recipe: Recipe, reader: Reader, world: World) -> Reader:
     """Share the weights of a frozen model among the ranks, where those of the policy are."""
-    stage = stage_of(recipe.parallel, world.size)
-    if stage == SHARED_WEIGHTS:
-        _engine(recipe, [reader], world, stage)
+    if shares_weights(recipe, world):
+        _engine(recipe, [reader], world, SHARED_WEIGHTS)
     return reader
 
 

@@ -16,6 +16,7 @@ from ftkit.model.load import load_policy
 from ftkit.model.tokenizer import TOKENIZER_FILES, load_tokenizer
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
     from ftkit.model.config import ModelConfig
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 
 def load_reference(
-    path: str, like: ModelConfig, tokenizer: PreTrainedTokenizerBase, micro_tokens: int
+    path: str,
+    like: ModelConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    micro_tokens: int,
+    device: torch.device | None = None,
 ) -> Policy:
     """Load a frozen policy beside another one.
 
@@ -32,6 +37,7 @@ def load_reference(
         like: the other one's ``model:``; its dtype, attention and trust are taken.
         tokenizer: the other one's; the reference must have been trained with the same tokens.
         micro_tokens: tokens that go through at once.
+        device: where to; None = the GPU if there is one.
 
     Raises:
         UserError: if there is no such model, or its tokens are not the tokenizer's.
@@ -41,7 +47,9 @@ def load_reference(
     folder = Path(path).expanduser()
     if not folder.is_dir() or any((folder / file).exists() for file in TOKENIZER_FILES):
         _check_tokens(path, load_tokenizer(config), tokenizer)
-    policy = load_policy(config, tokenizer, micro_tokens=micro_tokens, trainable=False)
+    policy = load_policy(
+        config, tokenizer, micro_tokens=micro_tokens, trainable=False, device=device
+    )
     policy.model.requires_grad_(requires_grad=False)
     return policy
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import huggingface_hub
 import pytest
 import torch
@@ -249,3 +251,20 @@ def test_revision_and_remote_code_are_asked_for_as_the_recipe_says(tokenizer, mo
         True,
     )
     assert asked["found"] == ("org/name", "abc", True)
+
+
+def mapped_from(path):
+    """The addresses at which a file is mapped."""
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    spans = [line.split()[0].split("-") for line in lines if line.endswith(str(path))]
+    return [range(int(start, 16), int(end, 16)) for start, end in spans]
+
+
+@pytest.mark.parametrize(("dtype", "mapped"), [("float32", True), ("bfloat16", False)])
+def test_weights_on_the_host_are_mapped_where_they_are_stored_so(tokenizer, base, dtype, mapped):
+    """So that processes which share them do not each need a copy (docs/cluster.md)."""
+    config = ModelConfig(path=base, dtype=dtype)
+    policy = load_policy(config, tokenizer, micro_tokens=9, device=torch.device("cpu"))
+    places = mapped_from(Path(base) / "model.safetensors")
+    found = {any(w.data_ptr() in place for place in places) for w in policy.model.parameters()}
+    assert found == {mapped}
