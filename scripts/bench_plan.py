@@ -178,13 +178,14 @@ def one(path: str) -> dict[str, int]:
     from ftkit.recipe import load_recipe
     from ftkit.run import read_data
     from ftkit.tasks.train import train
+    from ftkit.train.folder import peak_memory
 
     loaded = load_recipe(path)
     read_data(loaded.recipe)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     before = pages * resource.getpagesize()
     train(loaded, resume=False, dry_run=False)
-    return {"before": before, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    return {"before": before, "peak": peak_memory()["host"]}
 
 
 if __name__ == "__main__":

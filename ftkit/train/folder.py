@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -181,11 +182,22 @@ def _git() -> dict[str, Any] | None:
 
 def peak_memory() -> dict[str, int]:
     """Return the most memory that the process has held, in bytes, on the host and on the GPU."""
-    import resource
-
     import torch
 
-    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    peak = {"host": _host_peak()}
     if torch.cuda.is_available():
         peak["gpu"] = torch.cuda.max_memory_allocated()
     return peak
+
+
+def _host_peak() -> int:
+    """Return the most bytes of the host that were this process's own."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage counts what the process had been before it was this program
+        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"))
+        if found is not None:
+            return int(found[1]) * 1024
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

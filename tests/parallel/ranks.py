@@ -6,6 +6,7 @@ DeepSpeed; what a function returns on each comes back.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -90,6 +91,8 @@ def serve(rank, size, port, pipe) -> None:
     world = Processes(Place.of(os.environ))
     if size == 1:  # the engine wants a process group; a run of one process knows none
         world = OneProcess()
+    gc.collect()
+    gc.freeze()  # DeepSpeed collects often, and there is much that will never be garbage
     while True:
         work, args, kwargs = pipe.recv()
         try:

@@ -84,6 +84,9 @@ MODEL = {
     }
 }
 
+SHALLOW = {"init": {**MODEL["init"], "num_hidden_layers": 1}}
+"""For what is not about which layer is gathered when."""
+
 COUNTED = ("tokens", "trained", "step")
 TIMES = ("seconds", "seconds_sampling")
 

@@ -11,7 +11,7 @@ import torch
 
 from ftkit.train import loop
 from tests.end_to_end.conftest import Killed, run
-from tests.parallel.runs import SHARDED, evaluations, memory, metrics, trained, weights
+from tests.parallel.runs import SHALLOW, SHARDED, evaluations, memory, metrics, trained, weights
 from tests.parallel.test_same_numbers import same, written
 
 ADAM = {"optimizer": "adamw", "max_grad_norm": 1.0, "steps": 5}
@@ -38,7 +38,7 @@ def path_of(recipe, files, tmp_path):
 
     def make(name, run_name, zero, train=None):
         own = {"deepspeed": str(tmp_path / "deepspeed.json")} if zero else {}
-        more = {"train": train or ADAM, "checkpoint": {"every": 2}}
+        more = {"train": train or ADAM, "checkpoint": {"every": 2}, "model": SHALLOW}
         more["parallel"] = {"zero": zero, **own}
         return written(recipe, files, tmp_path, name, run_name, **more)
 

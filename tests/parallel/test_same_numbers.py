@@ -15,6 +15,7 @@ from tests.end_to_end.conftest import run
 from tests.parallel.runs import (
     COUNTED,
     RUNS,
+    SHALLOW,
     SHARDED,
     evaluations,
     memory,
@@ -24,7 +25,7 @@ from tests.parallel.runs import (
     weights,
 )
 
-LORA = {"r": 4, "alpha": 8.0}
+LORA = {"r": 4, "alpha": 8.0, "targets": ["q_proj", "down_proj"]}
 CLOSE = {"rel": 2e-4, "abs": 2e-6}
 """Float32 sums in another order, after three steps."""
 
@@ -33,9 +34,10 @@ LEARNERS = ["sft", "dpo", "dft", "grpo", "disco", "ppo"]
 
 
 @pytest.fixture
-def base(recipe, tmp_path):
+def base(recipe, files, tmp_path):
     """A model's folder, for adapters."""
-    assert run(recipe("base", train={"steps": 1})) == 0
+    model = {**SHALLOW, "tokenizer": str(files / "tokenizer")}
+    assert run(recipe("base", train={"steps": 1}, model=model)) == 0
     return str(tmp_path / "base" / "model")
 
 
@@ -126,13 +128,13 @@ def test_two_ranks_with_adapters_on_4_bits(law, base, name):
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_three_ranks(law, name):
-    law(name, 3, [0, 3])
+    law(name, 3, [0, 3], model=SHALLOW)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_one_rank_by_the_engine(law, name):
     """With the optimizer's state kept elsewhere there is an engine, though nobody to share with."""
-    law(name, 1, [1, 2, 3], offload="optimizer")
+    law(name, 1, [1, 2, 3], offload="optimizer", model=SHALLOW)
 
 
 def test_weights_kept_elsewhere(law):

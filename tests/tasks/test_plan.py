@@ -178,6 +178,7 @@ def test_a_reference_of_its_own_is_there_before_the_run(at):
 TRAIN = """
 import json, resource, sys
 import peft
+from ftkit.train.folder import peak_memory
 from ftkit.recipe import load_recipe
 from ftkit.run import read_data
 from ftkit.tasks.train import train
@@ -185,8 +186,7 @@ loaded = load_recipe(sys.argv[1])
 read_data(loaded.recipe)
 before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 train(loaded, resume=False, dry_run=False)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps([before, peak]))
+print(json.dumps([before, peak_memory()["host"]]))
 """
 
 
