@@ -16,6 +16,7 @@ from ftkit.core.group import Answer, Group
 from ftkit.model.config import LoraConfig, ModelConfig
 from ftkit.model.load import load_policy
 from ftkit.model.tokenizer import train_tokenizer
+from ftkit.objectives import GRPO
 from ftkit.parallel.config import ParallelConfig
 from ftkit.parallel.world import OneProcess
 from ftkit.run_rollouts import GOLDS, Asked, _reference, check_truths
@@ -142,9 +143,9 @@ def built(folder, **values):
     at, tokenizer = folder
     config = ModelConfig(path=str(at), **values)
     policy = load_policy(config, tokenizer, micro_tokens=64)
-    return policy, _reference(
-        SimpleNamespace(model=config, parallel=ParallelConfig()), policy, OneProcess()
-    )
+    method = GRPO(name="grpo", beta=0.1)
+    recipe = SimpleNamespace(model=config, method=method, parallel=ParallelConfig())
+    return policy, _reference(recipe, policy, OneProcess())
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(r=2)])
