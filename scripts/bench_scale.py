@@ -181,7 +181,7 @@ def main(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--rows", type=int, default=32, help="rows in a step, over all processes")
+    parser.add_argument("--rows", type=int, default=64, help="rows in a step, over all processes")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--micro-tokens", type=int, default=4096)
