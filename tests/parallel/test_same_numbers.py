@@ -30,6 +30,9 @@ CLOSE = {"rel": 2e-4, "abs": 2e-6}
 """Float32 sums in another order, after three steps."""
 
 
+SHORT = {"steps": 2}
+"""Enough for what one step leaves to the next."""
+
 LEARNERS = ["sft", "dpo", "dft", "grpo", "disco", "ppo"]
 
 
@@ -116,7 +119,7 @@ def test_two_ranks(law, name):
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_two_ranks_with_adapters(law, base, name):
-    law(name, 2, [0, 1, 2, 3], model={"init": None, "path": base, "lora": LORA})
+    law(name, 2, [0, 1, 2, 3], model={"init": None, "path": base, "lora": LORA}, train=SHORT)
 
 
 @pytest.mark.parametrize("name", ["sft", "dpo", "ppo"])
@@ -128,13 +131,13 @@ def test_two_ranks_with_adapters_on_4_bits(law, base, name):
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_three_ranks(law, name):
-    law(name, 3, [0, 3], model=SHALLOW)
+    law(name, 3, [0, 3], model=SHALLOW, train=SHORT)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_one_rank_by_the_engine(law, name):
     """With the optimizer's state kept elsewhere there is an engine, though nobody to share with."""
-    law(name, 1, [1, 2, 3], offload="optimizer", model=SHALLOW)
+    law(name, 1, [1, 2, 3], offload="optimizer", model=SHALLOW, train=SHORT)
 
 
 def test_weights_kept_elsewhere(law):
