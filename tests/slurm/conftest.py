@@ -18,10 +18,7 @@ from tests.end_to_end.conftest import files, recipe  # noqa: F401 (fixtures)
 
 ROOT = Path(__file__).parents[2]
 TESTBED = ROOT / "scripts" / "slurm_testbed.sh"
-REAL = (ROOT / "ftkit" / "launch" / "local.py").exists()
-"""Whether ftkit can start ranks; without that a stand-in takes its place."""
 COMMAND = (sys.executable, "-m", "ftkit")
-STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ def made(recipe, tmp_path):  # noqa: F811
             nodes=2,
             processes=1,
             cpus=1,
-            command=COMMAND if REAL else STAND_IN,
+            command=COMMAND,
             options=options,
         )
         made = Run(job, steps)

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from tests.slurm.conftest import COMMAND, REAL
+from tests.slurm.conftest import COMMAND
 
 pytestmark = pytest.mark.slurm
 
-SHORT = 400 if REAL else 150
+SHORT = 400
 """Steps: long enough for a signal to come in the middle."""
 ENDLESS = 10**6
 
