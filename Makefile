@@ -15,7 +15,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tiny quickstart test check format format-check lint types layers doctests tests recipes docs bench-sft bench-dpo bench-dft \
-  bench-negatives bench-rl bench-scale bench-plan peers reproduce-dft reproduce-rlvr decimals clean setup-vllm test-vllm test-slurm test-nodes test-kills
+  bench-negatives bench-rl bench-scale bench-plan peers reproduce-dft reproduce-rlvr decimals clean setup-vllm test-vllm test-slurm test-nodes test-kills test-matrix
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ test-slurm: $(READY) ## tests on a real Slurm of two nodes, started here as root
 
 test-nodes: $(READY) ## tests on two machines made here as root of network namespaces (minutes)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -m netns tests/launch
+
+test-matrix: $(READY) ## resume every method at every stage of ZeRO, with adapters and without (minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "matrix or not matrix" tests/parallel/test_resume_on_ranks.py
 
 test-kills: $(READY) ## kill processes of small runs at random moments, fifty times, and compare (an hour)
 	@OMP_NUM_THREADS=1 $(BIN)/python scripts/kill_runs.py --times 50

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.end_to_end.conftest import files, recipe  # noqa: F401 (fixtures)
+from tests.end_to_end.conftest import files, recipe, run  # noqa: F401 (fixtures)
 from tests.parallel.ranks import Ranks
+from tests.parallel.runs import SHALLOW
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,11 @@ def ranks():
     yield get
     for each in kept.values():
         each.close()
+
+
+@pytest.fixture
+def base(recipe, files, tmp_path):  # noqa: F811
+    """A model's folder, for adapters."""
+    model = {**SHALLOW, "tokenizer": str(files / "tokenizer")}
+    assert run(recipe("base", train={"steps": 1}, model=model)) == 0
+    return str(tmp_path / "base" / "model")

@@ -87,6 +87,9 @@ MODEL = {
 SHALLOW = {"init": {**MODEL["init"], "num_hidden_layers": 1}}
 """For what is not about which layer is gathered when."""
 
+LEARNERS = ["sft", "dpo", "dft", "grpo", "disco", "ppo"]
+LORA = {"r": 4, "alpha": 8.0, "targets": ["q_proj", "down_proj"]}
+
 COUNTED = ("tokens", "trained", "step")
 TIMES = ("seconds", "seconds_sampling")
 
