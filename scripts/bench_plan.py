@@ -33,7 +33,10 @@ INIT = {
     "tie_word_embeddings": True,
 }
 VOCABULARY = 8192
-SAMPLED = {"sample": {"answers": 4, "max_tokens": 100}, "verify": {"name": "exact"}}
+SAMPLED = {
+    "sample": {"answers": 4, "max_tokens": 100},
+    "verify": {"name": "format", "pattern": r"(?s)[ -~].*"},  # which random answers meet or not
+}
 CASES: dict[str, dict[str, Any]] = {
     "sft": {},
     "sft, bfloat16": {"model": {"dtype": "bfloat16"}},
