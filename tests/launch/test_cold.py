@@ -62,6 +62,7 @@ def same(alone, start, tmp_path):
     return check
 
 
+@pytest.mark.netns  # beside those on two namespaces, which need root
 def test_two_machines_of_a_hostfile(same, far, tmp_path):
     met = "text=$(echo \"$text\" | sed 's#MASTER=240.0.0.1#MASTER=127.0.0.1#')\n"
     for host in ("240.0.0.1", "240.0.0.2"):
