@@ -74,8 +74,11 @@ def end(process) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_the_status_is_that_of_all(launcher):
-    both = [launcher("sys.exit(0)"), launcher("print('half a line', end=''); sys.exit(7)")]
+def test_the_status_is_that_of_all(launcher, tmp_path):
+    there = f"open(f'{tmp_path}/{{rank}}', 'w').close();"
+    meet = f"""exec('while len(os.listdir("{tmp_path}")) < 2: time.sleep(0.01)');"""
+    failing = f"{there} {meet} print('half a line', end=''); sys.exit(7)"
+    both = [launcher("sys.exit(0)"), launcher(failing)]
     assert end(both[0]) == (0, "", "")
     status, out, err = end(both[1])
     assert (status, err) == (1, "rank 0 ended with status 7\nrank 1 ended with status 7\n")
